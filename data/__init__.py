@@ -1,0 +1,1 @@
+"""Data readiness: sources, cleaning, splits, style features and the per-user shards."""

@@ -1,0 +1,1 @@
+"""What runs where and when: command line, settings, plan, placement and the Ray sweep."""

@@ -1,0 +1,1 @@
+"""Everything after a trial: records, ledger, collector, statistics, figures, report."""

@@ -1,0 +1,1 @@
+"""One file per study; its name is what ``--study`` takes."""

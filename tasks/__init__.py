@@ -1,0 +1,1 @@
+"""One trial from start to end on one machine; works without Ray."""

@@ -1,0 +1,1 @@
+"""Adapter banks: many small adapters on one frozen base, in one pass."""

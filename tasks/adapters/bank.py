@@ -1,0 +1,120 @@
+"""The interface of adapter banks: stacked parameters, slots, and their part in a pass."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from tasks.config import AdapterConfig, TaskError
+from tasks.layout import Layout
+from tasks.runtime import PassAdapters, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class DropoutKey:
+    """Names the random stream of one row's dropout: slot seed, optimizer step, row of the step.
+
+    Masks depend on the key alone, never on how a step is cut into passes or who else is in it.
+    """
+
+    seed: int
+    step: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterState:
+    """Adapters outside of any model: stacked tensors ``[slots, …]`` and what they belong to."""
+
+    config: AdapterConfig
+    slots: tuple[str, ...]
+    tensors: Mapping[str, torch.Tensor]
+    base: str
+    """Fingerprint of the base model that they were trained on."""
+
+    def one(self, slot: str) -> AdapterState:
+        """The state of a single slot.
+
+        Raises:
+            TaskError: no such slot.
+        """
+        if slot not in self.slots:
+            raise TaskError(f"no adapter for {slot!r}; there are {', '.join(self.slots[:8])}")
+        place = self.slots.index(slot)
+        tensors = {name: tensor[place : place + 1] for name, tensor in self.tensors.items()}
+        return AdapterState(self.config, (slot,), tensors, self.base)
+
+
+class AdapterBank(ABC):
+    """Adapters of one kind for many slots on one frozen base.
+
+    ``parameters[name]`` is stacked, ``[slots, …]``, in float32 (float64 for a float64 base), and
+    a slot's entries are touched by that slot's rows alone.
+    """
+
+    def __init__(self, runtime: Runtime, *, config: AdapterConfig, slots: Sequence[str]) -> None:
+        if len(set(slots)) != len(slots) or not slots:
+            raise TaskError(f"a bank needs distinct slots, at least one; got {list(slots)[:8]}")
+        self.runtime = runtime
+        self.config = config
+        self.slots = tuple(slots)
+        self.dtype = torch.float64 if runtime.dtype == torch.float64 else torch.float32
+        self.parameters: dict[str, torch.Tensor] = {}
+
+    @contextmanager
+    @abstractmethod
+    def attached(self) -> Iterator[None]:
+        """The model runs with this bank's adapters inside the block."""
+
+    @abstractmethod
+    def for_pass(
+        self, layout: Layout, *, dropout: Sequence[DropoutKey] | None = None
+    ) -> PassAdapters:
+        """This bank's part in a pass; ``dropout`` has one key per row while training."""
+
+    @abstractmethod
+    def shift_norms(self, start: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """How far each slot has moved from ``start``, ``[slots]``."""
+
+    def state(self, *, base: str) -> AdapterState:
+        """A detached copy on the CPU."""
+        tensors = {
+            name: tensor.detach().cpu().clone().contiguous()
+            for name, tensor in self.parameters.items()
+        }
+        return AdapterState(self.config, self.slots, tensors, base)
+
+    def snapshot(self) -> dict[str, torch.Tensor]:
+        """A detached copy on the device, for shift norms, best epochs and roll-backs."""
+        return {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
+
+    def load(self, state: AdapterState, *, base: str) -> None:
+        """Take over adapters: slot by slot by name, or one shared adapter into every slot.
+
+        Raises:
+            TaskError: another base model, another shape, or a slot that the state lacks.
+        """
+        if state.base != base:
+            raise TaskError(
+                f"the adapter was made for base {state.base[:12]}, the model here is {base[:12]}"
+            )
+        for name, own in self.parameters.items():
+            given = state.tensors.get(name)
+            if given is None or given.shape[1:] != own.shape[1:]:
+                has = "no such tensor" if given is None else f"shape {tuple(given.shape[1:])}"
+                raise TaskError(
+                    f"the adapter does not fit: {name} has shape {tuple(own.shape[1:])} here "
+                    f"({self.config.kind}), the given adapter has {has} ({state.config.kind})"
+                )
+        shared = len(state.slots) == 1 and state.slots[0] not in self.slots
+        missing = [] if shared else [slot for slot in self.slots if slot not in state.slots]
+        if missing:
+            raise TaskError(f"the given adapters lack slots {', '.join(missing[:8])}")
+        order = [0 if shared else state.slots.index(slot) for slot in self.slots]
+        with torch.no_grad():
+            for name, own in self.parameters.items():
+                own.copy_(state.tensors[name][order].to(own))

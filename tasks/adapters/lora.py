@@ -1,0 +1,174 @@
+"""LoRA bank: ``A [slots, rank, in]`` and ``B [slots, out, rank]`` for every target module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tasks.adapters.bank import AdapterBank, DropoutKey
+from tasks.config import LoraConfig, TaskError
+from tasks.layout import Layout
+from tasks.runtime import Runtime
+from tasks.seeds import seed_of
+
+ALL_LINEAR = "all-linear"
+
+
+def target_names(decoder: nn.Module, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Full names, inside the decoder, of the linear modules that get an adapter.
+
+    Raises:
+        TaskError: a name matches no linear module; the message lists those that exist.
+    """
+    linears = {
+        name: module
+        for name, module in decoder.named_modules()
+        if name.startswith("layers.") and _is_linear(module)
+    }
+    endings = sorted({name.rpartition(".")[2] for name in linears})
+    if tuple(wanted) == (ALL_LINEAR,):
+        return tuple(linears)
+    unknown = [name for name in wanted if name not in endings]
+    if unknown:
+        raise TaskError(
+            f"target_modules: no linear module is called {', '.join(map(repr, unknown))}; "
+            f"this model has {', '.join(endings)} (or {ALL_LINEAR!r})"
+        )
+    return tuple(name for name in linears if name.rpartition(".")[2] in wanted)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    # Quantised linear layers are no nn.Linear in every library, but they say their sizes.
+    return hasattr(module, "in_features") and hasattr(module, "out_features")
+
+
+class LoraBank(AdapterBank):
+    """Low-rank adapters for many slots; the base's linear layers gain ``scale · B A x``."""
+
+    config: LoraConfig
+
+    def __init__(
+        self, runtime: Runtime, *, config: LoraConfig, slots: Sequence[str], seed: int = 0
+    ) -> None:
+        super().__init__(runtime, config=config, slots=slots)
+        self.targets = target_names(runtime.decoder, config.target_modules)
+        self.scale = config.alpha / config.rank
+        for name in self.targets:
+            module = runtime.decoder.get_submodule(name)
+            a, b = self._initial(name, module, seed=seed)
+            self.parameters[f"{name}.A"] = a
+            self.parameters[f"{name}.B"] = b
+
+    def _initial(
+        self, name: str, module: nn.Module, *, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A as in PEFT (Kaiming uniform, a = √5), equal for all slots; B is zero."""
+        width, height, rank = int(module.in_features), int(module.out_features), self.config.rank
+        generator = torch.Generator().manual_seed(seed_of("lora-init", seed, name))
+        bound = 1 / math.sqrt(width)
+        one = torch.empty(rank, width, dtype=self.dtype).uniform_(
+            -bound, bound, generator=generator
+        )
+        device = self.runtime.device
+        a = one.to(device).expand(len(self.slots), rank, width).clone().requires_grad_()
+        b = torch.zeros(len(self.slots), height, rank, dtype=self.dtype, device=device)
+        return a, b.requires_grad_()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Hooks on the target modules add the current pass's low-rank part."""
+        handles = [
+            self.runtime.decoder.get_submodule(name).register_forward_hook(self._hook(name, place))
+            for place, name in enumerate(self.targets)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, name: str, place: int):  # type: ignore[no-untyped-def]
+        def add(
+            _module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+        ) -> torch.Tensor:
+            state = self.runtime.current
+            if state is None or not isinstance(state.adapters, LoraPass):
+                return output
+            return output + state.adapters.delta(name, place, inputs[0])
+
+        return add
+
+    def for_pass(self, layout: Layout, *, dropout: Sequence[DropoutKey] | None = None) -> LoraPass:
+        """See ``AdapterBank.for_pass``."""
+        weights = {
+            name: (
+                layout.select(self.parameters[f"{name}.A"]).transpose(1, 2),
+                layout.select(self.parameters[f"{name}.B"]).transpose(1, 2),
+            )
+            for name in self.targets
+        }
+        rate = self.config.dropout if dropout is not None else 0.0
+        return LoraPass(layout, weights, self.scale, rate, tuple(dropout or ()))
+
+    def shift_norms(self, start: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """‖scale · (B A − B₀ A₀)‖ over all targets (Frobenius), ``[slots]``.
+
+        The factors alone say nothing: (B, A) and (2B, A/2) are the same adapter. The difference
+        of products has rank ≤ 2r, so its norm is taken through 2r × 2r Gram matrices:
+        ‖U V‖² = tr(UᵀU · V Vᵀ) with U = [B, −B₀] and V = [A; A₀].
+        """
+        total = torch.zeros(len(self.slots), dtype=torch.float64, device=self.runtime.device)
+        with torch.no_grad():
+            for name in self.targets:
+                a, b = self.parameters[f"{name}.A"].double(), self.parameters[f"{name}.B"].double()
+                a0, b0 = start[f"{name}.A"].double(), start[f"{name}.B"].double()
+                u, v = torch.cat([b, -b0], dim=2), torch.cat([a, a0], dim=1)
+                left, right = u.transpose(1, 2) @ u, v @ v.transpose(1, 2)
+                total += (left * right.transpose(1, 2)).sum(dim=(1, 2)).clamp_min(0)
+        return self.scale * total.sqrt()
+
+
+@dataclass(slots=True)
+class LoraPass:
+    """A LoRA bank's part in one pass: ``Aᵀ [active, in, rank]`` and ``Bᵀ [active, rank, out]``."""
+
+    layout: Layout
+    weights: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    scale: float
+    dropout_rate: float
+    dropout_keys: tuple[DropoutKey, ...]
+
+    def prefix(self, layer: int) -> None:
+        """LoRA puts nothing before a row's tokens."""
+
+    def prefix_lengths(self) -> None:
+        """LoRA puts nothing before a row's tokens."""
+
+    def delta(self, name: str, place: int, x: torch.Tensor) -> torch.Tensor:
+        """``scale · B A x`` for rows ``x [rows, tokens, in]`` → ``[rows, tokens, out]``."""
+        a, b = self.weights[name]
+        if self.dropout_rate > 0:
+            x = x * dropout_masks(self.dropout_keys, module=place, rate=self.dropout_rate, like=x)
+        inner = torch.bmm(self.layout.to_grid(x), a.to(x.dtype))
+        outer = torch.bmm(inner, b.to(x.dtype)) * self.scale
+        return self.layout.from_grid(outer, tokens=x.shape[1])
+
+
+def dropout_masks(
+    keys: Sequence[DropoutKey], *, module: int, rate: float, like: torch.Tensor
+) -> torch.Tensor:
+    """Inverted dropout masks ``[rows, tokens, width]``, each row from its own named stream.
+
+    Numbers are drawn token by token, so a row's mask does not change with the padding.
+    """
+    generator = torch.Generator(device=like.device)
+    masks = torch.empty_like(like)
+    for row, key in enumerate(keys):
+        generator.manual_seed(seed_of("dropout", key.seed, key.step, key.row, module))
+        masks[row].bernoulli_(1 - rate, generator=generator)
+    return masks / (1 - rate)

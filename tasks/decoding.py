@@ -1,0 +1,366 @@
+"""Replies for all slots of a bank at once, and the likelihood of the true replies on the way.
+
+One prefill over a whole session serves all its items: it gives the keys and values of every
+prompt (each is a prefix of the session's tokens), the first new token of every reply, and the
+negative log-likelihood of the true replies. Decoding then runs over a pool of rows that is
+refilled as replies end, so no time goes into finished rows. The same code serves every arm:
+the bare base is a bank-less pass.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import torch
+from torch.nn.functional import pad
+
+from tasks.adapters.bank import AdapterBank
+from tasks.config import DecodingConfig
+from tasks.layout import Layout
+from tasks.prompt import RenderedSession
+from tasks.runtime import KeyValueCache, Pass, Runtime
+from tasks.seeds import seed_of
+
+CAPACITY_STEP_TOKENS = 64
+REFILL_SHARE = 0.25
+"""Share of rows that must have ended before the pool is rebuilt: a rebuild copies the cache."""
+LOGITS_PER_CHUNK = 1 << 26
+STEPS_PER_CHECK_GPU = 8
+"""Looking at new tokens makes the CPU wait for the GPU, so it is not done at every step."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingJob:
+    """All wanted replies of one rendered session, under one slot's adapter.
+
+    ``items`` name the replies, one for each of ``session.turns``.
+    """
+
+    slot: int
+    session: RenderedSession
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A generated reply (end-of-turn token left out) and the true reply's likelihood."""
+
+    item: str
+    token_ids: tuple[int, ...]
+    ended: bool
+    """False if the reply was cut at the token limit."""
+    reference_nll: float
+    """Negative log-likelihood of the true reply, summed over its tokens (nats)."""
+    reference_tokens: int
+
+
+@dataclass(slots=True)
+class _Row:
+    """One reply under way."""
+
+    job: DecodingJob
+    turn: int
+    limit: int
+    nll: float
+    nll_tokens: int
+    uniforms: torch.Tensor | None
+    tokens: list[int] = field(default_factory=list)
+    ended: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.ended or len(self.tokens) >= self.limit
+
+    def uniform(self, ahead: int) -> float:
+        assert self.uniforms is not None
+        return float(self.uniforms[min(len(self.tokens) + ahead, len(self.uniforms) - 1)])
+
+    def reply(self) -> Reply:
+        return Reply(
+            item=self.job.items[self.turn],
+            token_ids=tuple(self.tokens),
+            ended=self.ended,
+            reference_nll=self.nll,
+            reference_tokens=self.nll_tokens,
+        )
+
+
+@torch.inference_mode()
+def generate(
+    runtime: Runtime,
+    bank: AdapterBank | None,
+    jobs: Sequence[DecodingJob],
+    *,
+    config: DecodingConfig,
+    stop_token_ids: Sequence[int],
+    pad_token_id: int,
+    seed: int = 0,
+) -> dict[str, Reply]:
+    """Replies by item name.
+
+    Greedy unless ``config.do_sample``; then every item draws from a stream of its own, named
+    after ``seed`` and the item, so a reply does not depend on what is decoded beside it.
+    """
+    decoder = _Decoder(runtime, bank, config, tuple(stop_token_ids), pad_token_id, seed)
+    # Equal lengths together: less padding in the prefill and in the cache.
+    waiting = deque(sorted(jobs, key=lambda job: (-len(job.session.token_ids), job.items)))
+    if bank is None:
+        return decoder.run(waiting)
+    with bank.attached():
+        return decoder.run(waiting)
+
+
+class _Decoder:
+    """The pool of rows and its key-value cache."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        bank: AdapterBank | None,
+        config: DecodingConfig,
+        stop_token_ids: tuple[int, ...],
+        pad_token_id: int,
+        seed: int,
+    ) -> None:
+        self.runtime, self.bank, self.config, self.seed = runtime, bank, config, seed
+        self.stop, self.pad = frozenset(stop_token_ids), pad_token_id
+        self.rows: list[_Row] = []
+        self.cache: KeyValueCache | None = None
+        self.next_tokens = torch.empty(0, dtype=torch.long, device=runtime.device)
+        self.longest = 0
+        self.steps_per_check = 1 if runtime.device.type == "cpu" else STEPS_PER_CHECK_GPU
+
+    def run(self, waiting: deque[DecodingJob]) -> dict[str, Reply]:
+        """Refill, step, take away what has ended; until nothing is left."""
+        replies: dict[str, Reply] = {}
+        while waiting or self.rows:
+            self._rebuild(waiting, replies)
+            if self.rows:
+                self._steps_until_refill(refillable=bool(waiting))
+        return replies
+
+    def _steps_until_refill(self, *, refillable: bool) -> None:
+        layout = self._layout([row.job.slot for row in self.rows])
+        adapters = self.bank.for_pass(layout) if self.bank is not None else None
+        assert self.cache is not None
+        enough = max(1, int(len(self.rows) * (REFILL_SHARE if refillable else 0.5)))
+        while sum(row.done for row in self.rows) < enough:
+            produced = []
+            for _ in range(self.steps_per_check):
+                self._reserve(self.longest + 1)
+                state = Pass(layout, adapters, cache=self.cache, used=self.longest + 1)
+                with self.runtime.running(state):
+                    hidden = self.runtime.hidden_states(self.next_tokens[:, None], state)
+                self.cache.lengths += 1
+                self.longest += 1
+                logits = self.runtime.logits(hidden[:, 0])
+                self.next_tokens = self._choose(logits, self.rows, ahead=len(produced))
+                produced.append(self.next_tokens)
+            for tokens in torch.stack(produced).tolist():
+                self._note(self.rows, tokens)
+
+    def _note(self, rows: list[_Row], tokens: list[int]) -> None:
+        for row, token in zip(rows, tokens, strict=True):
+            if row.done:
+                continue
+            if token in self.stop:
+                row.ended = True
+            else:
+                row.tokens.append(token)
+
+    def _choose(self, logits: torch.Tensor, rows: list[_Row], *, ahead: int) -> torch.Tensor:
+        """Next token of each row, ``[rows]``, from logits ``[rows, vocabulary]``.
+
+        ``ahead`` counts the tokens that were chosen but not noted yet.
+        """
+        if not self.config.do_sample:
+            return logits.argmax(dim=-1)
+        draws = torch.tensor([row.uniform(ahead) for row in rows], device=logits.device)
+        return _nucleus(logits, draws, self.config)
+
+    def _rebuild(self, waiting: deque[DecodingJob], replies: dict[str, Reply]) -> None:
+        """Take out ended rows, bring in new ones; the cache is copied once for both."""
+        replies.update({row.reply().item: row.reply() for row in self.rows if row.done})
+        keep = [place for place, row in enumerate(self.rows) if not row.done]
+        parts = [self._kept(keep)] if keep else []
+        self.rows = [self.rows[place] for place in keep]
+        while waiting and len(self.rows) < self.config.rows_per_pass:
+            parts.append(self._prefill(self._next_jobs(waiting)))
+        self.cache, self.next_tokens = _joined(parts) if parts else (None, self.next_tokens)
+        self.longest = int(self.cache.lengths.max()) if self.cache is not None else 0
+
+    def _kept(self, keep: list[int]) -> tuple[KeyValueCache, torch.Tensor]:
+        assert self.cache is not None
+        index = torch.tensor(keep, device=self.runtime.device)
+        return _rows_of(self.cache, index), self.next_tokens[index]
+
+    def _next_jobs(self, waiting: deque[DecodingJob]) -> list[DecodingJob]:
+        """Jobs for one prefill pass: up to the free rows and the tokens of a pass."""
+        jobs = [waiting.popleft()]
+        width = len(jobs[0].session.token_ids)
+        free = self.config.rows_per_pass - len(self.rows) - len(jobs[0].items)
+        while (
+            waiting
+            and free >= len(waiting[0].items)
+            and (len(jobs) + 1) * width <= self.config.prefill_tokens_per_pass
+        ):
+            jobs.append(waiting.popleft())
+            free -= len(jobs[-1].items)
+        return sorted(jobs, key=lambda job: job.slot)
+
+    def _prefill(self, jobs: list[DecodingJob]) -> tuple[KeyValueCache, torch.Tensor]:
+        """Run whole sessions, and open one row per wanted reply."""
+        layout = self._layout([job.slot for job in jobs])
+        adapters = self.bank.for_pass(layout) if self.bank is not None else None
+        state = Pass(layout, adapters, collected=[])
+        token_ids = self._padded([job.session.token_ids for job in jobs])
+        with self.runtime.running(state):
+            hidden = self.runtime.hidden_states(token_ids, state)
+        assert state.collected is not None
+        prefix = state.collected[0][0].shape[2] - token_ids.shape[1]
+        places = [(r, t) for r, job in enumerate(jobs) for t in range(len(job.session.turns))]
+        firsts, nlls = self._first_logits_and_nll(hidden, jobs, places)
+        new = [self._row(jobs[r], t, nll) for (r, t), nll in zip(places, nlls, strict=True)]
+        first_tokens = self._choose(firsts, new, ahead=0)
+        self._note(new, first_tokens.tolist())
+        self.rows += new
+        lengths = [prefix + jobs[r].session.turns[t].prompt_tokens for r, t in places]
+        return self._opened(state.collected, [r for r, _ in places], lengths), first_tokens
+
+    def _opened(
+        self,
+        collected: list[tuple[torch.Tensor, torch.Tensor]],
+        sources: list[int],
+        lengths: list[int],
+    ) -> KeyValueCache:
+        """Cache rows copied from the prefill's; what lies behind a row's length is never seen."""
+        device = self.runtime.device
+        index = torch.tensor(sources, device=device)
+        width = max(lengths)
+        keys = [key[:, :, :width].index_select(0, index) for key, _ in collected]
+        values = [value[:, :, :width].index_select(0, index) for _, value in collected]
+        return KeyValueCache(keys, values, torch.tensor(lengths, device=device))
+
+    def _row(self, job: DecodingJob, turn: int, nll: tuple[float, int]) -> _Row:
+        room = self.config.max_total_tokens - job.session.turns[turn].prompt_tokens
+        limit = min(self.config.max_new_tokens, room)
+        uniforms = None
+        if self.config.do_sample:
+            stream = torch.Generator().manual_seed(seed_of("sampling", self.seed, job.items[turn]))
+            uniforms = torch.rand(limit, generator=stream, dtype=torch.float64)
+        return _Row(job, turn, limit, *nll, uniforms)
+
+    def _first_logits_and_nll(
+        self, hidden: torch.Tensor, jobs: list[DecodingJob], places: list[tuple[int, int]]
+    ) -> tuple[torch.Tensor, list[tuple[float, int]]]:
+        """Logits of every first new token, and each true reply's likelihood.
+
+        The head runs over the true replies' positions alone; the first of them is where the
+        reply begins, so it serves both.
+        """
+        spans = [
+            (r, jobs[r].session.turns[t].prompt_tokens, jobs[r].session.turns[t].end)
+            for r, t in places
+        ]
+        # A reply without a reference (start == end) still needs the logits of its first token.
+        places_of = [
+            (r, i, i < end) for r, start, end in spans for i in range(start, max(end, start + 1))
+        ]
+        rows, positions = [r for r, _, _ in places_of], [i - 1 for _, i, _ in places_of]
+        targets = [jobs[r].session.token_ids[i] if known else self.pad for r, i, known in places_of]
+        sizes = [max(end - start, 1) for _, start, end in spans]
+        begins = torch.tensor([0, *accumulate(sizes)][:-1], device=hidden.device)
+        picked = hidden[rows, positions]
+        firsts = self.runtime.logits(picked.index_select(0, begins))
+        losses = self._token_nll(picked, torch.tensor(targets, device=hidden.device)).cpu()
+        nlls, at = [], 0
+        for _, start, end in spans:
+            count = end - start
+            nlls.append((float(losses[at : at + count].sum()), count))
+            at += max(count, 1)
+        return firsts, nlls
+
+    def _token_nll(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Negative log-likelihood of each target, ``[tokens]``, without all logits at once."""
+        vocabulary = int(self.runtime.model.config.vocab_size)
+        chunk = max(1, LOGITS_PER_CHUNK // vocabulary)
+        return torch.cat(
+            [
+                torch.nn.functional.cross_entropy(
+                    self.runtime.logits(part), goal, reduction="none"
+                ).double()
+                for part, goal in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+            ]
+        )
+
+    def _reserve(self, tokens: int) -> None:
+        """Make room for ``tokens`` on the cache's capacity axis."""
+        assert self.cache is not None
+        short = tokens - self.cache.keys[0].shape[2]
+        if short > 0:
+            _grow(self.cache, -(-short // CAPACITY_STEP_TOKENS) * CAPACITY_STEP_TOKENS)
+
+    def _layout(self, slots: list[int]) -> Layout:
+        return Layout.of(
+            slots if self.bank is not None else [0] * len(slots), device=self.runtime.device
+        )
+
+    def _padded(self, sequences: list[tuple[int, ...]]) -> torch.Tensor:
+        width = max(len(sequence) for sequence in sequences)
+        rows = [[*sequence, *[self.pad] * (width - len(sequence))] for sequence in sequences]
+        return torch.tensor(rows, device=self.runtime.device)
+
+
+def _rows_of(cache: KeyValueCache, index: torch.Tensor) -> KeyValueCache:
+    """A cache of the given rows alone, no wider than they need."""
+    lengths = cache.lengths.index_select(0, index)
+    width = int(lengths.max())
+    return KeyValueCache(
+        [key[:, :, :width].index_select(0, index) for key in cache.keys],
+        [value[:, :, :width].index_select(0, index) for value in cache.values],
+        lengths,
+    )
+
+
+def _grow(cache: KeyValueCache, tokens: int) -> None:
+    """Widen the capacity axis by ``tokens``."""
+    cache.keys = [pad(key, (0, 0, 0, tokens)) for key in cache.keys]
+    cache.values = [pad(value, (0, 0, 0, tokens)) for value in cache.values]
+
+
+def _joined(
+    parts: list[tuple[KeyValueCache, torch.Tensor]],
+) -> tuple[KeyValueCache, torch.Tensor]:
+    """One cache of all parts' rows, with room for the next steps."""
+    caches = [cache for cache, _ in parts]
+    width = max(cache.keys[0].shape[2] for cache in caches) + CAPACITY_STEP_TOKENS
+    for cache in caches:
+        _grow(cache, width - cache.keys[0].shape[2])
+    layers = range(len(caches[0].keys))
+    return (
+        KeyValueCache(
+            [torch.cat([cache.keys[layer] for cache in caches]) for layer in layers],
+            [torch.cat([cache.values[layer] for cache in caches]) for layer in layers],
+            torch.cat([cache.lengths for cache in caches]),
+        ),
+        torch.cat([tokens for _, tokens in parts]),
+    )
+
+
+def _nucleus(logits: torch.Tensor, uniforms: torch.Tensor, config: DecodingConfig) -> torch.Tensor:
+    """Top-p sampling (Holtzman et al. 2020, arXiv:1904.09751) by inverting the distribution.
+
+    Args:
+        logits: ``[rows, vocabulary]``.
+        uniforms: one number in [0, 1) per row; the same number gives the same token.
+    """
+    shares, order = (
+        (logits.double() / config.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
+    )
+    before = shares.cumsum(dim=-1) - shares
+    shares = torch.where(before < config.top_p, shares, 0.0)
+    reached = (shares.cumsum(dim=-1) / shares.sum(dim=-1, keepdim=True)) > uniforms[:, None]
+    return order.gather(1, reached.long().argmax(dim=-1, keepdim=True))[:, 0]

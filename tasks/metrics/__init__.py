@@ -1,0 +1,1 @@
+"""Per-reply and per-user metrics, one file each; ``catalog.py`` lists them."""
