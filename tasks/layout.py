@@ -67,8 +67,9 @@ class Layout:
         return rows if self.places is None else rows.index_select(0, self.places)
 
     def select(self, stacked: torch.Tensor) -> torch.Tensor:
-        """``[slots, …]`` → ``[active, …]``, without a copy where all slots are active."""
-        if self.active == tuple(range(stacked.shape[0])):
-            return stacked
+        """``[slots, …]`` → ``[active, …]``, without a copy where the active slots are a run."""
+        first, last = self.active[0], self.active[-1]
+        if last - first + 1 == len(self.active):
+            return stacked if len(self.active) == stacked.shape[0] else stacked[first : last + 1]
         index = torch.tensor(self.active, device=stacked.device)
         return stacked.index_select(0, index)

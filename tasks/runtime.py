@@ -70,7 +70,7 @@ class Pass:
     cache: KeyValueCache | None = None
     collected: list[tuple[torch.Tensor, torch.Tensor]] | None = None
     used: int = 0
-    masks: dict[tuple[int | None, int], torch.Tensor | None] = field(default_factory=dict)
+    masks: dict[tuple[int | None, int], torch.Tensor] = field(default_factory=dict)
 
 
 class Runtime:
@@ -173,7 +173,7 @@ def _attention(
     rows, heads, tokens, head_dim = query.shape
     groups = heads // key.shape[1]
     key, value = _with_past(state, layer, key, value)
-    mask = _mask(state, tokens=tokens, keys=key.shape[2], window=sliding_window, groups=groups)
+    mask = _mask(state, query, keys=key.shape[2], window=sliding_window, groups=groups)
     folded = query.reshape(rows, key.shape[1], groups * tokens, head_dim)
     output = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
     return output.reshape(rows, heads, tokens, head_dim).transpose(1, 2), None
@@ -198,13 +198,18 @@ def _with_past(
 
 
 def _mask(
-    state: Pass, *, tokens: int, keys: int, window: int | None, groups: int
-) -> torch.Tensor | None:
-    """Boolean mask ``[rows or 1, 1, groups · tokens, keys]``, made once per pass and window."""
+    state: Pass, query: torch.Tensor, *, keys: int, window: int | None, groups: int
+) -> torch.Tensor:
+    """Additive mask ``[rows or 1, 1, groups · tokens, keys]``, made once per pass and window.
+
+    A boolean one would be made additive again in every layer.
+    """
     if (window, groups) not in state.masks:
-        device = state.layout.row_active.device
-        visible = _visible(state, tokens=tokens, keys=keys, window=window, device=device)
-        state.masks[window, groups] = visible.repeat(1, groups, 1)[:, None]
+        visible = _visible(
+            state, tokens=query.shape[2], keys=keys, window=window, device=query.device
+        ).repeat(1, groups, 1)[:, None]
+        hidden = torch.full((), float("-inf"), dtype=query.dtype, device=query.device)
+        state.masks[window, groups] = torch.where(visible, hidden.new_zeros(()), hidden)
     return state.masks[window, groups]
 
 

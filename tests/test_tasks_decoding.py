@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.tiny_models import tiny_base
 
 from data.schema import Message, Session
 from tasks.adapters.lora import LoraBank
@@ -12,9 +11,10 @@ from tasks.adapters.prefix import PrefixBank
 from tasks.base_model import BaseModel
 from tasks.config import DecodingConfig, LoraConfig, PrefixConfig
 from tasks.decoding import DecodingJob, generate
+from tasks.layout import Layout
 from tasks.prompt import end_of_turn_id, render_session
 from tasks.runtime import Pass, Runtime
-from tasks.layout import Layout
+from tests.tiny_models import tiny_base
 
 CONFIG = DecodingConfig(
     max_new_tokens=12, max_total_tokens=400, rows_per_pass=5, prefill_tokens_per_pass=300

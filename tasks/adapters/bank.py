@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tasks.config import AdapterConfig, TaskError
+from tasks.config import AdapterConfig, LoraConfig, TaskError
 from tasks.layout import Layout
 from tasks.runtime import PassAdapters, Runtime
 
@@ -110,6 +110,13 @@ class AdapterBank(ABC):
                     f"the adapter does not fit: {name} has shape {tuple(own.shape[1:])} here "
                     f"({self.config.kind}), the given adapter has {has} ({state.config.kind})"
                 )
+        extra = sorted(set(state.tensors) - set(self.parameters))
+        if extra:
+            raise TaskError(
+                f"the given adapter also has {', '.join(extra[:4])}, which this bank "
+                f"({self.config.kind}) does not adapt"
+            )
+        self._check_fit(state.config)
         shared = len(state.slots) == 1 and state.slots[0] not in self.slots
         missing = [] if shared else [slot for slot in self.slots if slot not in state.slots]
         if missing:
@@ -118,3 +125,20 @@ class AdapterBank(ABC):
         with torch.no_grad():
             for name, own in self.parameters.items():
                 own.copy_(state.tensors[name][order].to(own))
+
+    def _check_fit(self, given: AdapterConfig) -> None:
+        """Refuse adapters whose tensors fit but mean something else here.
+
+        Raises:
+            TaskError: another scale alpha / rank of a LoRA.
+        """
+        own = self.config
+        if (
+            isinstance(given, LoraConfig)
+            and isinstance(own, LoraConfig)
+            and (given.alpha != own.alpha)
+        ):
+            raise TaskError(
+                f"the given adapter has alpha {given.alpha:g}, this bank {own.alpha:g} (rank "
+                f"{own.rank}): the same factors would weigh differently; set adapter.alpha alike"
+            )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from tasks.adapters.bank import AdapterBank, DropoutKey
 from tasks.config import LoraConfig, TaskError
@@ -58,6 +59,7 @@ class LoraBank(AdapterBank):
         super().__init__(runtime, config=config, slots=slots)
         self.targets = target_names(runtime.decoder, config.target_modules)
         self.scale = config.alpha / config.rank
+        self._handles: list[RemovableHandle] = []
         for name in self.targets:
             module = runtime.decoder.get_submodule(name)
             a, b = self._initial(name, module, seed=seed)
@@ -81,16 +83,23 @@ class LoraBank(AdapterBank):
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Hooks on the target modules add the current pass's low-rank part."""
-        handles = [
+        """Hooks on the target modules add the current pass's low-rank part.
+
+        Re-entrant: validation decodes in the midst of training, and must not add it twice.
+        """
+        if self._handles:
+            yield
+            return
+        self._handles = [
             self.runtime.decoder.get_submodule(name).register_forward_hook(self._hook(name, place))
             for place, name in enumerate(self.targets)
         ]
         try:
             yield
         finally:
-            for handle in handles:
+            for handle in self._handles:
                 handle.remove()
+            self._handles = []
 
     def _hook(self, name: str, place: int):  # type: ignore[no-untyped-def]
         def add(
@@ -99,7 +108,7 @@ class LoraBank(AdapterBank):
             state = self.runtime.current
             if state is None or not isinstance(state.adapters, LoraPass):
                 return output
-            return output + state.adapters.delta(name, place, inputs[0])
+            return state.adapters.added(output, name, place, inputs[0])
 
         return add
 
@@ -112,8 +121,10 @@ class LoraBank(AdapterBank):
             )
             for name in self.targets
         }
-        rate = self.config.dropout if dropout is not None else 0.0
-        return LoraPass(layout, weights, self.scale, rate, tuple(dropout or ()))
+        streams = None
+        if dropout is not None and self.config.dropout > 0:
+            streams = dropout_streams(dropout, device=self.runtime.device)
+        return LoraPass(layout, weights, self.scale, self.config.dropout, streams)
 
     def shift_norms(self, start: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """‖scale · (B A − B₀ A₀)‖ over all targets (Frobenius), ``[slots]``.
@@ -141,7 +152,8 @@ class LoraPass:
     weights: dict[str, tuple[torch.Tensor, torch.Tensor]]
     scale: float
     dropout_rate: float
-    dropout_keys: tuple[DropoutKey, ...]
+    dropout_streams: torch.Tensor | None
+    """``[rows]``; None outside of training."""
 
     def prefix(self, layer: int) -> None:
         """LoRA puts nothing before a row's tokens."""
@@ -149,26 +161,63 @@ class LoraPass:
     def prefix_lengths(self) -> None:
         """LoRA puts nothing before a row's tokens."""
 
-    def delta(self, name: str, place: int, x: torch.Tensor) -> torch.Tensor:
-        """``scale · B A x`` for rows ``x [rows, tokens, in]`` → ``[rows, tokens, out]``."""
+    def added(self, output: torch.Tensor, name: str, place: int, x: torch.Tensor) -> torch.Tensor:
+        """``output + scale · B A x`` for rows ``x [rows, tokens, in]`` → ``[rows, tokens, out]``."""
         a, b = self.weights[name]
-        if self.dropout_rate > 0:
-            x = x * dropout_masks(self.dropout_keys, module=place, rate=self.dropout_rate, like=x)
-        inner = torch.bmm(self.layout.to_grid(x), a.to(x.dtype))
-        outer = torch.bmm(inner, b.to(x.dtype)) * self.scale
-        return self.layout.from_grid(outer, tokens=x.shape[1])
+        scale = self.scale
+        if self.dropout_streams is not None:
+            x = x * kept(self.dropout_streams, module=place, rate=self.dropout_rate, like=x)
+            scale /= kept_share(self.dropout_rate)
+        # The factor goes where it is cheapest: onto ``rank`` numbers per token.
+        inner = torch.bmm(self.layout.to_grid(x), a.to(x.dtype)) * scale
+        b = b.to(x.dtype)
+        if self.layout.places is None and output.dtype == x.dtype:
+            summed = torch.baddbmm(self.layout.to_grid(output), inner, b)
+            return self.layout.from_grid(summed, tokens=x.shape[1])
+        return output + self.layout.from_grid(torch.bmm(inner, b), tokens=x.shape[1])
 
 
-def dropout_masks(
-    keys: Sequence[DropoutKey], *, module: int, rate: float, like: torch.Tensor
-) -> torch.Tensor:
-    """Inverted dropout masks ``[rows, tokens, width]``, each row from its own named stream.
+def dropout_streams(keys: Sequence[DropoutKey], *, device: torch.device) -> torch.Tensor:
+    """One number per row that names the row's random stream, ``[rows]``, int64."""
+    seeds = [seed_of("dropout", key.seed, key.step, key.row) for key in keys]
+    return torch.tensor(seeds, dtype=torch.long, device=device)
 
-    Numbers are drawn token by token, so a row's mask does not change with the padding.
+
+def kept(streams: torch.Tensor, *, module: int, rate: float, like: torch.Tensor) -> torch.Tensor:
+    """Dropout masks ``[rows, tokens, width]``: 1 where kept, 0 with probability ``rate``.
+
+    The numbers are a hash of (row's stream, module, token, feature), SplitMix64's (Steele et al.
+    2014, doi:10.1145/2660193.2660195), so no generator is seeded per row, a row's mask does not
+    change with padding or neighbors, and every device draws the same. One 64-bit number serves
+    four features, 16 bits each.
     """
-    generator = torch.Generator(device=like.device)
-    masks = torch.empty_like(like)
-    for row, key in enumerate(keys):
-        generator.manual_seed(seed_of("dropout", key.seed, key.step, key.row, module))
-        masks[row].bernoulli_(1 - rate, generator=generator)
-    return masks / (1 - rate)
+    _, tokens, width = like.shape
+    words = -(-width // 4)
+    count = torch.arange(1, tokens * words + 1, device=like.device) * _GOLDEN
+    start = _mixed(streams + _signed((module + 1) * _GOLDEN))
+    numbers = _mixed(start[:, None] + count).view(torch.int16)
+    kept_words = numbers >= round(rate * 65536) - 32768
+    return kept_words.view(-1, tokens, words * 4)[..., :width].to(like.dtype)
+
+
+def kept_share(rate: float) -> float:
+    """The share of ones in ``kept``: 1 - ``rate``, to 16 bits."""
+    return 1 - round(rate * 65536) / 65536
+
+
+def _signed(number: int) -> int:
+    """The int64 of the same 64 lowest bits."""
+    number &= (1 << 64) - 1
+    return number - (1 << 64) if number >> 63 else number
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_ROUNDS = ((30, _signed(0xBF58476D1CE4E5B9)), (27, _signed(0x94D049BB133111EB)), (31, 1))
+
+
+def _mixed(numbers: torch.Tensor) -> torch.Tensor:
+    """SplitMix64's finalizer on int64, whose right shift must be made unsigned by a mask."""
+    for bits, factor in _ROUNDS:
+        shifted = (numbers >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+        numbers = shifted.bitwise_xor_(numbers).mul_(factor)
+    return numbers

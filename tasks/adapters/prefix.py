@@ -62,7 +62,9 @@ class PrefixBank(AdapterBank):
         self, layout: Layout, *, dropout: Sequence[DropoutKey] | None = None
     ) -> PrefixPass:
         """See ``AdapterBank.for_pass``; prefixes have no dropout."""
-        return PrefixPass(layout, layout.select(self.parameters[NAME]), self.config.tokens)
+        # Cut apart once: a select per layer would cost a gradient of full size per layer.
+        parts = layout.select(self.parameters[NAME]).flatten(1, 2).unbind(1)
+        return PrefixPass(layout, parts, self.config.tokens)
 
     def shift_norms(self, start: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """L2 norm of the prefix's change over all layers, ``[slots]``."""
@@ -73,20 +75,25 @@ class PrefixBank(AdapterBank):
 
 @dataclass(slots=True)
 class PrefixPass:
-    """A prefix bank's part in one pass: ``[active, layers, 2, kv_heads, tokens, head_dim]``."""
+    """A prefix bank's part in one pass: keys and values of layer 0, of layer 1, …
+
+    Each is ``[active, kv_heads, tokens, head_dim]``.
+    """
 
     layout: Layout
-    prefixes: torch.Tensor
+    parts: tuple[torch.Tensor, ...]
     tokens: int
 
     def prefix(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of each row, ``[rows, kv_heads, tokens, head_dim]``."""
-        pair = self.prefixes[:, layer]
-        if pair.shape[0] == 1:
-            pair = pair.expand(len(self.layout.row_slots), *pair.shape[1:])
-        elif self.layout.places is not None or self.layout.per_slot > 1:
-            pair = pair.index_select(0, self.layout.row_active)
-        return pair[:, 0], pair[:, 1]
+        return self._of_rows(self.parts[2 * layer]), self._of_rows(self.parts[2 * layer + 1])
+
+    def _of_rows(self, part: torch.Tensor) -> torch.Tensor:
+        if part.shape[0] == 1:
+            return part.expand(len(self.layout.row_slots), *part.shape[1:])
+        if self.layout.places is None and self.layout.per_slot == 1:
+            return part
+        return part.index_select(0, self.layout.row_active)
 
     def prefix_lengths(self) -> torch.Tensor:
         """The same length for every row, ``[rows]``."""

@@ -1,0 +1,286 @@
+"""Preparation from end to end: source → clean → split → style → shards, then the manifest.
+
+Everything is deterministic: users are sorted by id before dialogues get their line numbers, blocks
+have a fixed number of users, and the manifest is written last, so that a preparation that was
+interrupted counts as not done and the same command does it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.catalog import Source, resolve_source
+from data.clusters import Clustering, cluster_users
+from data.dictionary import schema_text
+from data.hub import FULL_SETS, parse_location
+from data.items import combined_sha256
+from data.manifest import MANIFEST, Prepared, load_prepared, save_prepared
+from data.naming import user_key
+from data.reading import Scan
+from data.schema import DataError, Json
+from data.settings import DataSettings
+from data.shards import read_index, read_styles, write_index
+from data.split import choose_cold_start, validate_splits
+from data.tally import (
+    Tally,
+    check_bad_rows,
+    check_leaks,
+    cleaning_stats,
+    cluster_stats,
+    dominance_warnings,
+    obstacles,
+    split_stats,
+)
+from data.writing import TEMPORARY, AtomicFile, write_json, write_jsonl, write_text
+
+__all__ = ["load_prepared", "prepare", "recluster"]
+
+CLEANED, SPLIT, SHARDS = Path("data/cleaned"), Path("data/splits"), Path("data/shards")
+STAGED = Path(f"data/shards{TEMPORARY}staged")
+
+
+def prepare(
+    source: str, *, workspace: Path, settings: DataSettings | None = None, fresh: bool = False
+) -> Prepared:
+    """Prepare ``source`` (see ``resolve_source``) into ``workspace/data`` with Ray Data.
+
+    Ray must be initialized, unless the workspace already holds these data: then nothing is done.
+    Data prepared from another source or with other settings are refused, or replaced with
+    ``fresh``. Raises DataError for data that cannot be used; the workspace then has no manifest,
+    and so counts as not prepared.
+    """
+    started = time.monotonic()
+    settings = settings or DataSettings()
+    workspace = workspace.resolve()
+    kind, location = resolve_source(source)
+    scan = kind.scan(kind.fetch(location, workspace, settings))
+    done = load_prepared(workspace)
+    if done and not _differences(done, kind, scan, settings):
+        return done
+    if done and not fresh:
+        changed = "; ".join(_differences(done, kind, scan, settings))
+        raise DataError(
+            f"{workspace} holds data that were prepared otherwise ({changed}): take another "
+            "--workspace, or replace them with --fresh"
+        )
+    check_bad_rows(list(scan.bad_rows), allowed=settings.skip_bad_rows)
+    scanned = time.monotonic()
+    try:
+        tally, cleaned_sha256 = _through_ray(kind, scan, settings=settings, workspace=workspace)
+        _check(tally, kind, location, scan)
+        users_done = time.monotonic()
+        prepared = _finish(tally, kind, location, scan, cleaned_sha256, workspace=workspace)
+    except BaseException:
+        shutil.rmtree(workspace / STAGED, ignore_errors=True)
+        raise
+    seconds = {
+        "scan": scanned - started,
+        "users": users_done - scanned,
+        "finish": time.monotonic() - users_done,
+        "total": time.monotonic() - started,
+    }
+    prepared = replace(prepared, seconds={name: round(s, 3) for name, s in seconds.items()})
+    save_prepared(prepared)
+    return prepared
+
+
+def _differences(done: Prepared, kind: Source, scan: Scan, settings: DataSettings) -> list[str]:
+    """What differs from the data that are there; empty if nothing does."""
+    found = [] if done.source == kind.name else [f"source {done.source}, now {kind.name}"]
+    if done.source_sha256 != scan.sha256:
+        names = sorted(
+            name
+            for name in done.source_sha256.keys() | scan.sha256.keys()
+            if done.source_sha256.get(name) != scan.sha256.get(name)
+        )
+        found.append(f"content of {', '.join(names)}")
+    before, now = done.settings.model_dump(), settings.model_dump()
+    found += [f"{n} {before[n]!r}, now {now[n]!r}" for n in now if before[n] != now[n]]
+    return found
+
+
+def _through_ray(
+    kind: Source, scan: Scan, *, settings: DataSettings, workspace: Path
+) -> tuple[Tally, str]:
+    """Run the users through Ray Data; writes cleaned dialogues and staged shards."""
+    # Ray takes seconds to import, and what is prepared already needs none of it.
+    from data.ingest import Job, prepare_users
+
+    _clear(workspace)
+    tally = Tally(settings=settings, bad_rows=list(scan.bad_rows))
+    tally.counts.update(scan.counts)
+    job = Job(source=kind.name, files=scan.files, settings=settings, shards=workspace / STAGED)
+    users = prepare_users(scan.users[: settings.users], job)
+    # Closing stops Ray Data at once where a bad row ends the loop early.
+    with closing(users), AtomicFile(workspace / CLEANED / "dialogs_clean.jsonl") as cleaned:
+        for user in users:
+            tally.add(
+                user.persona_id,
+                user.facts,
+                place=None if user.row is None else (user.shard, user.row),
+                message_hashes=user.message_hashes,
+                message_times=user.message_times,
+            )
+            cleaned.write(user.cleaned)
+        return tally, cleaned.sha256
+
+
+def _clear(workspace: Path) -> None:
+    """Take the manifest away first, then left-overs of broken runs; make the staging folder."""
+    (workspace / MANIFEST).unlink(missing_ok=True)
+    for folder in (Path("data"), CLEANED, SPLIT, SHARDS):
+        for path in (workspace / folder).glob(f"*{TEMPORARY}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (workspace / STAGED).mkdir(parents=True)
+
+
+def _check(tally: Tally, kind: Source, location: str, scan: Scan) -> None:
+    """All rules about the whole data; each raises DataError."""
+    if not tally.facts:
+        reasons = "; ".join(f"{user}: {why}" for user, why in list(tally.dropped.items())[:3])
+        raise DataError(f"no user is left after cleaning ({reasons})")
+    if kind.name == "hub":
+        _check_full_set(tally, parse_location(location)[0], scan)
+    validate_splits(tally.splits)
+    check_leaks(tally)
+
+
+def _check_full_set(tally: Tally, name: str, scan: Scan) -> None:
+    if name not in FULL_SETS:
+        return
+    users, sessions = FULL_SETS[name]
+    if len(scan.users) + len({bad.line for bad in scan.bad_rows}) != users:
+        raise DataError(f"hub:{name} has {users} users, but {len(scan.users)} came")
+    wrong = {u: f["raw_sessions"] for u, f in tally.facts.items() if f["raw_sessions"] != sessions}
+    if wrong:
+        user, came = next(iter(wrong.items()))
+        raise DataError(f"hub:{name} has {sessions} sessions a user, but {user} has {came}")
+
+
+def _finish(
+    tally: Tally,
+    kind: Source,
+    location: str,
+    scan: Scan,
+    cleaned_sha256: str,
+    *,
+    workspace: Path,
+) -> Prepared:
+    """Everything that needs all users: cold start, clusters, statistics, index."""
+    settings = tally.settings
+    warnings = dominance_warnings(tally)
+    by_id = {tally.persona_ids[user]: items for user, items in tally.items.items()}
+    chosen = choose_cold_start(by_id, share=settings.cold_start_share, seed=settings.seed)
+    cold = frozenset(map(user_key, chosen))
+    warm = [user for user in tally.facts if user not in cold]
+    clustering = cluster_users(tally.styles(warm), clusters=settings.clusters, seed=settings.seed)
+    warnings += [clustering.warning] if clustering.warning else []
+    splits_sha256 = _write(tally, clustering, cold, kind, scan, warnings, workspace=workspace)
+    digest = f"{cleaned_sha256}\n{splits_sha256}\n{settings.sha256()}\n"
+    stats = json.loads((workspace / CLEANED / "cleaning_stats.json").read_text(encoding="utf-8"))
+    return Prepared(
+        workspace=workspace,
+        source=kind.name,
+        location=location,
+        source_sha256=scan.sha256,
+        settings=settings,
+        data_sha256=hashlib.sha256(digest.encode()).hexdigest(),
+        items_sha256={
+            split: combined_sha256({u: tally.facts[u]["items_sha256"][split] for u in warm})
+            for split in ("val", "test")
+        },
+        users=tuple(warm),
+        cold_start_users=tuple(user for user in tally.facts if user in cold),
+        no_per_user_arm=obstacles(tally.facts, cold_start=cold),
+        dropped_users=tally.dropped,
+        counts=stats["kept"],
+        warnings=tuple(warnings),
+        seconds={},
+        files=_sizes(workspace),
+    )
+
+
+def _write(
+    tally: Tally,
+    clustering: Clustering,
+    cold: frozenset[str],
+    kind: Source,
+    scan: Scan,
+    warnings: list[str],
+    *,
+    workspace: Path,
+) -> str:
+    """Write statistics, splits and index, and put the staged shards in place; splits' SHA-256."""
+    stats = cleaning_stats(tally)
+    write_json(workspace / CLEANED / "cleaning_stats.json", stats)
+    text = schema_text(stats, source=kind.name, source_sha256=scan.sha256)
+    write_text(workspace / CLEANED / "schema.md", text)
+    splits_sha256 = write_json(workspace / SPLIT / "edgesplits.json", tally.splits, depth=1)
+    write_json(workspace / SPLIT / "cluster_map.json", clustering.cluster_of)
+    about = split_stats(tally, clustering=clustering, cold_start=cold, warnings=warnings)
+    write_json(workspace / SPLIT / "split_stats.json", about)
+    write_jsonl(
+        workspace / SPLIT / "cold_start_test.jsonl",
+        (
+            {"user_id": user, "persona_id": tally.persona_ids[user], "exchanges": facts["opening"]}
+            for user, facts in tally.facts.items()
+            if user in cold
+        ),
+    )
+    write_index(workspace / STAGED, tally.places, cluster_of=clustering.cluster_of, cold_start=cold)
+    shutil.rmtree(workspace / SHARDS, ignore_errors=True)
+    (workspace / STAGED).rename(workspace / SHARDS)
+    return splits_sha256
+
+
+def _sizes(workspace: Path) -> dict[str, int]:
+    """Size in bytes of every file that was written, by its path in the workspace."""
+    return {
+        path.relative_to(workspace).as_posix(): path.stat().st_size
+        for folder in (CLEANED, SPLIT, SHARDS)
+        for path in sorted((workspace / folder).iterdir())
+        if path.is_file()
+    }
+
+
+def recluster(
+    prepared: Prepared, embeddings: Mapping[str, NDArray[np.floating]]
+) -> tuple[Prepared, Clustering]:
+    """Cluster the warm users anew with their mean embeddings [dimensions] beside the style.
+
+    Rewrites ``cluster_map.json``, the clusters in ``split_stats.json`` and the shards' index;
+    the data's hash stays. Raises DataError where a warm user's embedding is missing.
+    """
+    settings, workspace = prepared.settings, prepared.workspace
+    styles = read_styles(prepared.shards)
+    found = cluster_users(
+        {user: styles[user] for user in prepared.users},
+        clusters=settings.clusters,
+        seed=settings.seed,
+        embeddings=embeddings,
+    )
+    write_json(workspace / SPLIT / "cluster_map.json", found.cluster_of)
+    path = workspace / SPLIT / "split_stats.json"
+    stats: Json = json.loads(path.read_text(encoding="utf-8"))
+    stats["clusters"] = cluster_stats(found)
+    for user, entry in stats["users"].items():
+        entry["cluster"] = found.cluster_of.get(user)
+    write_json(path, stats)
+    places = {
+        user: (shard, row) for user, (shard, row, _, _) in read_index(prepared.shards).items()
+    }
+    cold = frozenset(prepared.cold_start_users)
+    write_index(prepared.shards, places, cluster_of=found.cluster_of, cold_start=cold)
+    changed = replace(prepared, files=_sizes(workspace))
+    save_prepared(changed)
+    return changed, found

@@ -1,0 +1,67 @@
+"""What ``prepare`` is told: cleaning thresholds, split shares, cold start, clusters, tolerance."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class DataSettings(BaseModel):
+    """Everything beside the source that can change what is prepared. Frozen and strict.
+
+    Shares are of a user's sessions (splits), of all users (cold start), of all items (dominance)
+    or of a user's items (leaks).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    min_characters: int = Field(default=10, ge=0)
+    """An exchange with fewer characters on either side is no item."""
+    max_characters: int = Field(default=20_000, ge=100)
+    """A longer message is cut at a word border and counted."""
+    train_share: float = Field(default=0.6, gt=0, lt=1)
+    val_share: float = Field(default=0.2, gt=0, lt=1)
+    test_share: float = Field(default=0.2, gt=0, lt=1)
+    online_sessions: int = Field(default=10, ge=8, le=12)
+    """Most sessions of the online slice; never more than half of the train part."""
+    cold_start_share: float = Field(default=0.1, ge=0, lt=1)
+    cold_start_exchanges: int = Field(default=5, ge=3)
+    max_user_share: float = Field(default=0.10, gt=0, le=1)
+    """One user's share of all items above which, from 20 users on, a warning is written."""
+    max_leak_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of a user's items that may repeat an exchange of the user's earlier splits."""
+    allow_leaks: bool = False
+    """Take repeated items out however many they are, instead of stopping."""
+    strict: bool = False
+    """Stop where a user is above ``max_user_share``, instead of warning."""
+    skip_bad_rows: int = Field(default=0, ge=0)
+    clusters: Annotated[tuple[int, int], Field(strict=False)] = (5, 10)
+    """Fewest and most style clusters that are tried."""
+    seed: int = 0
+    users: int | None = Field(default=None, ge=1)
+    """Take the first N users in the order of their ids; for ``synthetic`` also: make N users."""
+    sessions: int = Field(default=50, ge=1)
+    """Sessions per user that the ``synthetic`` source makes."""
+    signal: float = Field(default=1.0, ge=0, le=1)
+    """How strongly ``synthetic`` users differ in what they like: 0 is not at all."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        total = self.train_share + self.val_share + self.test_share
+        if abs(total - 1) > 1e-9:
+            raise ValueError(
+                f"train_share + val_share + test_share is {total:g}, but must be 1: "
+                "change one of the three"
+            )
+        low, high = self.clusters
+        if not 2 <= low <= high:
+            raise ValueError(
+                f"clusters is ({low}, {high}), but must be (FEWEST ≥ 2, MOST ≥ FEWEST)"
+            )
+        return self
+
+    def sha256(self) -> str:
+        """Hash of the settings as canonical JSON: field order fixed by the class, no spaces."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

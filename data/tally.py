@@ -1,0 +1,238 @@
+"""What the driver adds up while users arrive, and the statistics files made from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from data.clusters import Clustering
+from data.naming import user_key
+from data.reading import BadRowError
+from data.schema import SPLITS, DataError, Json, Style
+from data.settings import DataSettings
+
+DOMINANCE_FROM_USERS = 20
+SHOWN = 3
+
+
+@dataclass(slots=True)
+class Tally:
+    """Facts of all users so far, in order of their ids; ``dialogues`` counts cleaned lines."""
+
+    settings: DataSettings
+    counts: Counter[str] = field(default_factory=Counter)
+    facts: dict[str, Json] = field(default_factory=dict)
+    splits: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    persona_ids: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    bad_rows: list[BadRowError] = field(default_factory=list)
+    dialogues: int = 0
+    hashes: list[np.ndarray] = field(default_factory=list)
+    repeats: list[np.ndarray] = field(default_factory=list)
+
+    def add(
+        self,
+        persona_id: str,
+        facts: Json,
+        *,
+        place: tuple[int, int] | None,
+        message_hashes: np.ndarray,
+        message_times: np.ndarray,
+    ) -> None:
+        """Add one user; ``place`` is (shard, row), None where nothing of the user is left."""
+        self.counts.update(facts.pop("counts"))
+        bad = [BadRowError(*row) for row in facts.pop("bad_rows")]
+        self.bad_rows += bad
+        check_bad_rows(self.bad_rows, allowed=self.settings.skip_bad_rows)
+        key = user_key(persona_id)
+        if place is None:
+            self.dropped[key] = _why_dropped(facts, bad)
+            return
+        splits = facts.pop("splits")
+        self.splits[key] = {name: [self.dialogues + i for i in splits[name]] for name in SPLITS}
+        self.dialogues += facts["lengths"]["sessions"]
+        self.facts[key], self.places[key], self.persona_ids[key] = facts, place, persona_id
+        self.hashes.append(message_hashes)
+        self.repeats.append(message_times)
+
+    @property
+    def items(self) -> dict[str, int]:
+        """Number of items per user, over all splits."""
+        return {key: sum(facts["items"].values()) for key, facts in self.facts.items()}
+
+    def styles(self, users: Iterable[str]) -> dict[str, Style]:
+        """Styles of the given users."""
+        return {user: Style(**self.facts[user]["style"]) for user in users}
+
+
+def _why_dropped(facts: Json, bad: list[BadRowError]) -> str:
+    if bad:
+        return f"bad row: {bad[0]}"
+    if facts["raw_sessions"] == 0:
+        return "no sessions"
+    return f"none of {facts['raw_sessions']} sessions has an item"
+
+
+def check_bad_rows(bad_rows: list[BadRowError], *, allowed: int) -> None:
+    """Raise DataError with the first bad rows if there are more than ``allowed``."""
+    if len(bad_rows) <= allowed:
+        return
+    shown = "\n".join(map(str, bad_rows[:SHOWN]))
+    more = f"\n… and {len(bad_rows) - SHOWN} more" if len(bad_rows) > SHOWN else ""
+    raise DataError(
+        f"{shown}{more}\n{len(bad_rows)} bad rows so far, {allowed} allowed: mend them, or leave "
+        f"them out with --skip-bad-rows {len(bad_rows)}"
+    )
+
+
+def check_leaks(tally: Tally) -> None:
+    """Raise DataError where too many of a user's items repeat earlier exchanges."""
+    settings = tally.settings
+    if settings.allow_leaks:
+        return
+    items = tally.items
+    over = {
+        user: (facts["repeated"], items[user] + facts["repeated"])
+        for user, facts in tally.facts.items()
+        if facts["repeated"] > settings.max_leak_share * (items[user] + facts["repeated"])
+    }
+    if over:
+        shown = ", ".join(f"{user} {n} of {of}" for user, (n, of) in list(over.items())[:SHOWN])
+        raise DataError(
+            f"{len(over)} users have more than {settings.max_leak_share:.0%} items in val and test "
+            f"that repeat an exchange of an earlier split ({shown}): check the data for copied "
+            "sessions, or allow it with allow_leaks (they are taken out either way)"
+        )
+
+
+def dominance_warnings(tally: Tally) -> list[str]:
+    """One warning per user above ``max_user_share`` of all items, from 20 users on.
+
+    Raises DataError instead where the settings are strict.
+    """
+    items = tally.items
+    total, limit = sum(items.values()), tally.settings.max_user_share
+    if len(items) < DOMINANCE_FROM_USERS:
+        return []
+    found = [
+        f"{user} has {n / total:.1%} of all items, more than {limit:.0%}"
+        for user, n in items.items()
+        if n > limit * total
+    ]
+    if found and tally.settings.strict:
+        raise DataError(f"{'; '.join(found[:SHOWN])}: not allowed with --strict")
+    return found
+
+
+def messages_shared_by_users(tally: Tally) -> int:
+    """Number of messages whose text another user writes or gets too (by 64-bit hashes)."""
+    if not tally.hashes:
+        return 0
+    hashes, times = np.concatenate(tally.hashes), np.concatenate(tally.repeats)
+    _, group, users = np.unique(hashes, return_inverse=True, return_counts=True)
+    return int(times[users[group] > 1].sum())
+
+
+def cleaning_stats(tally: Tally) -> Json:
+    """``cleaning_stats.json``: what came, what is left, every reason with its count."""
+    lengths = [facts["lengths"] for facts in tally.facts.values()]
+    raw = {name: tally.counts[f"{name}_raw"] for name in ("sessions", "messages")}
+    reasons = {n: c for n, c in sorted(tally.counts.items()) if not n.endswith("_raw") and c}
+    reasons["items_repeating_earlier_splits"] = sum(f["repeated"] for f in tally.facts.values())
+    roles = ("user", "assistant")
+    return {
+        "raw": {"users": len(tally.facts) + len(tally.dropped), **raw},
+        "kept": {
+            "users": len(tally.facts),
+            "sessions": sum(entry["sessions"] for entry in lengths),
+            "messages": sum(entry[role]["messages"] for entry in lengths for role in roles),
+            "items": sum(tally.items.values()),
+        },
+        "counts": reasons,
+        "messages_shared_by_users": messages_shared_by_users(tally),
+        "bad_rows": [str(bad) for bad in tally.bad_rows],
+        "dropped_users": tally.dropped,
+        "lengths": {
+            **{role: _role_lengths([entry[role] for entry in lengths]) for role in roles},
+            "longest_session_messages": max(
+                (entry["longest_session_messages"] for entry in lengths), default=0
+            ),
+        },
+    }
+
+
+def _role_lengths(entries: list[Json]) -> Json:
+    messages = sum(entry["messages"] for entry in entries)
+    words, characters = (sum(entry[name] for entry in entries) for name in ("words", "characters"))
+    return {
+        "messages": messages,
+        "mean_words": round(words / messages, 4) if messages else None,
+        "mean_characters": round(characters / messages, 4) if messages else None,
+        "longest_words": max((entry["longest_words"] for entry in entries), default=0),
+    }
+
+
+def split_stats(
+    tally: Tally, *, clustering: Clustering, cold_start: frozenset[str], warnings: list[str]
+) -> Json:
+    """``split_stats.json``: totals, clusters, warnings, named users, a line per user."""
+    items = tally.items
+    whole = sum(items.values())
+    per_user = {
+        user: {
+            "sessions": {split: len(tally.splits[user][split]) for split in SPLITS},
+            "items": facts["items"],
+            "repeated_items_taken_out": facts["repeated"],
+            "share_of_items": round(items[user] / whole, 6),
+            "cold_start": user in cold_start,
+            "cluster": clustering.cluster_of.get(user),
+        }
+        for user, facts in tally.facts.items()
+    }
+    return {
+        "totals": {
+            "users": len(tally.facts),
+            "warm_users": len(tally.facts) - len(cold_start),
+            "cold_start_users": len(cold_start),
+            "sessions": _totals(entry["sessions"] for entry in per_user.values()),
+            "items": _totals(entry["items"] for entry in per_user.values()),
+            "repeated_items_taken_out": sum(f["repeated"] for f in tally.facts.values()),
+        },
+        "warnings": warnings,
+        "clusters": cluster_stats(clustering),
+        "cold_start_users": [user for user in tally.facts if user in cold_start],
+        "no_per_user_arm": obstacles(tally.facts, cold_start=cold_start),
+        "dropped_users": tally.dropped,
+        "users": per_user,
+    }
+
+
+def cluster_stats(clustering: Clustering) -> Json:
+    """The part of ``split_stats.json`` about clusters."""
+    return {
+        "number": len(clustering.sizes),
+        "sizes": list(clustering.sizes),
+        "silhouette": clustering.silhouette,
+        "silhouette_by_number": {str(k): value for k, value in clustering.tried.items()},
+        "warning": clustering.warning,
+    }
+
+
+def obstacles(facts: Mapping[str, Json], *, cold_start: frozenset[str]) -> dict[str, str]:
+    """Warm users that get no adapter of their own, with the reason."""
+    return {
+        user: entry["obstacle"]
+        for user, entry in facts.items()
+        if entry["obstacle"] and user not in cold_start
+    }
+
+
+def _totals(entries: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for entry in entries:
+        total.update(entry)
+    return {split: total[split] for split in SPLITS}

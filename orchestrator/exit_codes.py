@@ -1,0 +1,27 @@
+"""What a command tells the shell, and the errors behind each code."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command."""
+
+    DONE = 0
+    FAILED_TRIALS = 1
+    BAD_INPUT = 2
+    INFRASTRUCTURE = 3
+    INTERRUPTED = 130
+
+
+class InputError(ValueError):
+    """Input that cannot be used; nothing was started. The message says what to do."""
+
+
+class InfrastructureError(RuntimeError):
+    """The machine, Ray or the disk failed; the same command goes on once that is mended."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A person or the system asked to stop; finished cells are in the ledger."""

@@ -1,0 +1,149 @@
+"""Settings from their layers: defaults ← preset ← study ← ``--config`` ← ``--set``.
+
+All errors are found at once; each names its file and line or its option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.exit_codes import InputError
+from orchestrator.presets import preset_for
+from orchestrator.settings import Settings, setting_names
+from orchestrator.yaml_reading import Entry, Problem, read_option, read_yaml
+from search_spaces.space import Study
+
+_LISTED = 6
+_ALIKE = 0.75
+
+
+class SettingsError(InputError):
+    """Settings that cannot be used; the message lists everything that is wrong."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, problems)))
+
+
+def resolve_settings(
+    study: Study,
+    *,
+    config: Path | None = None,
+    options: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The settings of a run.
+
+    Args:
+        study: gives its own differences.
+        config: a YAML file.
+        options: texts of ``--set``, as ``name=value``.
+        flags: values of own options (``--model``), by dotted name; they win.
+
+    Raises:
+        SettingsError: unknown or duplicate names, wrong types, a file that cannot be read.
+    """
+    problems: list[Problem] = []
+    entries = _given(study.settings, f"study {study.name}")
+    if config is not None:
+        found, wrong = read_yaml(config)
+        entries += found
+        problems += wrong
+    for option in map(read_option, options):
+        (problems if isinstance(option, Problem) else entries).append(option)  # type: ignore[arg-type]
+    entries += _given(flags or {}, "command line")
+    misplaced = _misplaced(entries)
+    good = [entry for entry in entries if entry not in misplaced]
+    settings, wrong = _validated(_with_preset(good))
+    problems += [*misplaced.values(), *wrong]
+    if settings is None or problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _given(values: Mapping[str, Any], where: str) -> list[Entry]:
+    return [Entry(tuple(name.split(".")), value, where) for name, value in values.items()]
+
+
+def _with_preset(entries: list[Entry]) -> list[Entry]:
+    """The preset of the model that the layers choose goes below them all."""
+    names = [entry.value for entry in entries if entry.path == ("model", "name")]
+    preset = preset_for(str(names[-1]) if names else Settings().model.name)
+    return _given(preset.settings, f"preset of {preset.model}") + entries if preset else entries
+
+
+def _misplaced(entries: Iterable[Entry]) -> dict[Entry, Problem]:
+    """Names that do not exist, and sections that got a value."""
+    names = setting_names()
+    problems = {}
+    for entry in entries:
+        dotted = ".".join(entry.path)
+        if dotted not in names:
+            message = f"unknown setting {dotted!r}; {_hint(dotted)}"
+            problems[entry] = Problem(entry.where, message)
+        elif names[dotted]:
+            inside = [name for name in names if name.startswith(f"{dotted}.")]
+            some = ", ".join(inside[:_LISTED])
+            message = f"{dotted!r} is a section, give one of its settings: {some}"
+            problems[entry] = Problem(entry.where, message)
+    return problems
+
+
+def _hint(dotted: str) -> str:
+    """What was probably meant, or what there is."""
+    names = setting_names()
+    leaves = [name for name, section in names.items() if not section]
+    parent, _, last = dotted.rpartition(".")
+    siblings = {
+        name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == parent
+    }
+    near = get_close_matches(last, siblings, n=1, cutoff=_ALIKE)
+    if near:
+        return f"did you mean {siblings[near[0]]!r}?"
+    same = [name for name in leaves if name.rpartition(".")[2] == last]
+    if same:
+        return f"did you mean {' or '.join(map(repr, same[:_LISTED]))}?"
+    near = get_close_matches(dotted, leaves, n=1, cutoff=_ALIKE)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    listed = siblings or dict.fromkeys(Settings.model_fields)
+    where = f"in {parent!r} " if siblings and parent else ""
+    return f"{where}there are: {', '.join(listed)}"
+
+
+def _validated(entries: Sequence[Entry]) -> tuple[Settings | None, list[Problem]]:
+    tree = Settings().model_dump()
+    where: dict[tuple[str, ...], str] = {}
+    for entry in entries:
+        *parents, last = entry.path
+        branch = tree
+        for name in parents:
+            branch = branch[name]
+        branch[last] = entry.value
+        where[entry.path] = entry.where
+    try:
+        return Settings.model_validate(tree), []
+    except ValidationError as error:
+        return None, [_problem(dict(detail), where) for detail in error.errors()]
+
+
+def _problem(detail: dict[str, Any], where: Mapping[tuple[str, ...], str]) -> Problem:
+    """One of pydantic's errors in our words, at the place where the value was given."""
+    location = tuple(str(part) for part in detail["loc"])
+    given = [path for path in where if location[: len(path)] == path]
+    # A rule about a whole section is broken by one of the values given inside it.
+    given = given or [path for path in where if path[: len(location)] == location]
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]}, not {detail['input']!r}"
+    if detail["type"] == "string_type":
+        message += '; put text that looks like a number or a truth value into quotes: "…"'
+    return Problem(
+        ", ".join(dict.fromkeys(where[path] for path in given)) or "settings",
+        f"{'.'.join(location)} {message}",
+    )

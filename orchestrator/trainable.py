@@ -1,0 +1,97 @@
+"""The Tune trial: an actor that holds the frozen base and runs cell after cell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ray.tune import PlacementGroupFactory, Trainable
+
+from orchestrator.worker import NO_METRIC, CellReport, Places, Worker
+from tasks.cell import CellSpec
+
+NOTHING = CellReport(cell_id="", ok=True, staging="", error="", macro=NO_METRIC, seconds=0.0)
+
+
+def trial_config(
+    cells: list[tuple[str, CellSpec]],
+    *,
+    places: Places,
+    attempt: str,
+    worker: str,
+    resources: dict[str, float],
+) -> dict[str, Any]:
+    """What a trial is told, in plain JSON values.
+
+    Specs travel as one text: Tune walks through nested configs and gives words like
+    ``grid_search`` a meaning.
+    """
+    return {
+        "cells": json.dumps([[name, spec.model_dump(mode="json")] for name, spec in cells]),
+        "places": {name: str(path) for name, path in asdict(places).items()},
+        "attempt": attempt,
+        "worker": worker,
+        "resources": resources,
+    }
+
+
+class PersonalizationTrial(Trainable):  # type: ignore[misc]
+    """One cell per step; after the last one, a step that only says ``done``.
+
+    That last, empty step lets the driver absorb a result and hand out what became ready before
+    this trial ends, so that Tune keeps the actor (and the base in it) for the next trial.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first trial; models are loaded when a cell first needs them."""
+        self._worker: Worker | None = None
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial; nothing of the last one stays but the worker's frozen models."""
+        self._take(new_config)
+        return True
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        """Resources come with the config: a global trial may need more than a per-user one."""
+        return PlacementGroupFactory([dict(config["resources"])])
+
+    def step(self) -> dict[str, Any]:
+        """Run the next cell, or end."""
+        if self._next == len(self._cells):
+            return _result(NOTHING, environment={}, done=True)
+        cell_id, spec = self._cells[self._next]
+        self._next += 1
+        staging = self._places.staging / f"{cell_id}-{self._attempt}-{self.trial_id}"
+        # A retry of this trial may find what its killed predecessor left.
+        shutil.rmtree(staging, ignore_errors=True)
+        report = self._worker_for(self.config).run(cell_id, spec, staging=staging)
+        return _result(report, environment=self._worker_for(self.config).environment(), done=False)
+
+    def _take(self, config: dict[str, Any]) -> None:
+        places = Places(**{name: Path(path) for name, path in config["places"].items()})
+        if self._worker is not None and getattr(self._worker, "places", places) != places:
+            self._worker = None
+        self._places = places
+        self._attempt = str(config["attempt"])
+        self._cells = [
+            (name, CellSpec.model_validate_json(json.dumps(spec)))
+            for name, spec in json.loads(config["cells"])
+        ]
+        self._next = 0
+
+    def _worker_for(self, config: dict[str, Any]) -> Worker:
+        if self._worker is None:
+            module, _, name = str(config["worker"]).partition(":")
+            self._worker = getattr(import_module(module), name)(self._places)
+        return self._worker
+
+
+def _result(report: CellReport, *, environment: dict[str, str], done: bool) -> dict[str, Any]:
+    """Every result has the same keys: Tune ends an experiment over a missing one."""
+    return {**asdict(report), "environment": json.dumps(environment), "done": done}

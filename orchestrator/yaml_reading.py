@@ -1,0 +1,147 @@
+"""YAML with line numbers, strict where YAML surprises: duplicate keys, ``no`` as false, tabs.
+
+Numbers follow the YAML 1.2 core schema, so ``1e-4`` is a number (YAML 1.1 reads it as text).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE)
+_TRUTH = {"true": True, "false": False}
+_SURPRISES = {"yes", "no", "on", "off", "y", "n"}
+"""Booleans in YAML 1.1, text in YAML 1.2: readers differ, so neither is guessed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One setting as a file or an option gives it: dotted path, value, and where it stands."""
+
+    path: tuple[str, ...]
+    value: Any
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong in the input; ``where`` is ``file:line`` or the option's text."""
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class _Doubtful(ValueError):
+    """A scalar that readers of YAML understand differently."""
+
+
+def read_yaml(path: Path) -> tuple[list[Entry], list[Problem]]:
+    """All leaves of a YAML mapping with their lines, and everything wrong with the file."""
+    name = str(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        return [], [Problem(name, f"cannot be read: {reason}")]
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        return [], [_syntax_problem(name, error)]
+    except yaml.YAMLError as error:
+        return [], [Problem(name, f"is not YAML: {error}")]
+    if node is None:
+        return [], [Problem(name, "is empty; remove --config, or write `seeds: [0]`")]
+    if not isinstance(node, yaml.MappingNode):
+        return [], [Problem(f"{name}:1", "must be a mapping, one `name: value` a line")]
+    problems: list[Problem] = []
+    return list(_leaves(node, (), name, problems)), problems
+
+
+def _syntax_problem(name: str, error: yaml.MarkedYAMLError) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    where = f"{name}:{mark.line + 1}" if mark else name
+    message = error.problem or str(error)
+    if "\\t" in message:
+        message = "a tab cannot indent YAML; use spaces"
+    return Problem(where, message)
+
+
+def _leaves(
+    node: yaml.MappingNode, path: tuple[str, ...], name: str, problems: list[Problem]
+) -> Iterator[Entry]:
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        where = f"{name}:{line}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            problems.append(Problem(where, "a name must be plain text"))
+            continue
+        key = str(key_node.value)
+        here = (*path, *key.split("."))
+        if key in seen:
+            problems.append(
+                Problem(where, f"{'.'.join(here)} is given twice, first in line {seen[key]}")
+            )
+            continue
+        seen[key] = line
+        if isinstance(value_node, yaml.MappingNode):
+            yield from _leaves(value_node, here, name, problems)
+            continue
+        try:
+            yield Entry(here, _value(value_node), where)
+        except _Doubtful as doubt:
+            problems.append(Problem(where, f"{'.'.join(here)}: {doubt}"))
+
+
+def _value(node: yaml.Node) -> Any:
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(entry) for entry in node.value]
+    if isinstance(node, yaml.MappingNode):
+        raise _Doubtful("a list of mappings is no setting")
+    text = str(node.value)
+    return text if node.style is not None else _plain(text)
+
+
+def _plain(text: str) -> Any:
+    if text.lower() in _SURPRISES:
+        raise _Doubtful(f'{text} is read as false or true by some; write true, false or "{text}"')
+    if text in ("", "~", "null"):
+        return None
+    if text.lower() in _TRUTH:
+        return _TRUTH[text.lower()]
+    if _INT.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _NOT_FINITE.fullmatch(text):
+        raise _Doubtful(f"{text} is not a finite number")
+    return text
+
+
+def read_option(text: str) -> Entry | Problem:
+    """``a.b=value`` of ``--set``; the value is a YAML scalar or ``[list]``, else plain text."""
+    key, equals, raw = text.partition("=")
+    where = f"--set {text}"
+    path = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(path):
+        return Problem(where, "must be name=value, as in --set personal.lora.learning_rate=1e-4")
+    try:
+        node = yaml.compose(raw.strip(), Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        node = None
+    if node is None or isinstance(node, yaml.MappingNode):
+        return Entry(path, raw.strip() or None, where)
+    try:
+        return Entry(path, _value(node), where)
+    except _Doubtful as doubt:
+        return Problem(where, str(doubt))

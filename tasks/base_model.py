@@ -1,0 +1,321 @@
+"""The frozen base model: found (folder, hub or shipped), checked, loaded, fingerprinted.
+
+Weights come from safetensors files alone and no code of a model's repository is ever run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from tasks.config import ModelConfig, PromptConfig, TaskError
+from tasks.prompt import DEFAULT_PROMPT, template_sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded_base"
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+# What decides a model's outputs; a README or a training log beside them does not.
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.*",
+)
+DOWNLOAD_ATTEMPTS = 5
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class BaseModel:
+    """A frozen base model in evaluation mode, ready on its device.
+
+    ``fingerprint`` is the SHA-256 of the model's files, or ``<hub id>@<commit>``.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    dtype: torch.dtype
+    fingerprint: str
+    template_sha256: str
+
+
+def load_base(
+    config: ModelConfig, *, prompt: PromptConfig = DEFAULT_PROMPT, device: str = "auto"
+) -> BaseModel:
+    """Load a base model and its tokenizer; ``device`` is ``auto`` (GPU if any) or torch's name.
+
+    Raises TaskError where the model is missing, unreadable, needs code of its own or has no
+    chat template.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _be_quiet()
+    where = resolve_device(device)
+    dtype = resolve_dtype(config, device=where)
+    folder = find_model(config)
+    tokenizer = load_tokenizer(config)
+    model = _loading(
+        config,
+        lambda: AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        ),
+    )
+    model.eval().requires_grad_(False)
+    return BaseModel(
+        model=model.to(where),
+        tokenizer=tokenizer,
+        device=where,
+        dtype=dtype,
+        fingerprint=model_fingerprint(config),
+        template_sha256=template_sha256(tokenizer, prompt=prompt),
+    )
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer with a padding token; cheap, no weights are read."""
+    from transformers import AutoTokenizer
+
+    _be_quiet()
+    folder = find_model(config)
+    tokenizer: PreTrainedTokenizerBase = _loading(
+        config,
+        lambda: AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        ),
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check_model_exists(config: ModelConfig) -> None:
+    """Raise TaskError unless the model can be found; reads no weights and downloads nothing."""
+    folder = _local_folder(config)
+    if folder is not None:
+        _check_folder(config, folder)
+    elif _cached_snapshot(config) is None:
+        from huggingface_hub import HfApi
+
+        _from_hub(config, lambda: HfApi().model_info(config.name, revision=config.revision))
+
+
+def find_model(config: ModelConfig) -> Path:
+    """Folder with the model's files; a hub model is downloaded unless it is in the cache.
+
+    Raises TaskError, with the likely meaning where the name looks like a slip.
+    """
+    folder = _local_folder(config)
+    if folder is not None:
+        _check_folder(config, folder)
+        return folder
+    return _cached_snapshot(config) or _download(config)
+
+
+def model_fingerprint(config: ModelConfig) -> str:
+    """What the base model is: SHA-256 over its files, or ``<hub id>@<commit>``."""
+    folder = _local_folder(config)
+    if folder is None:
+        return f"{config.name}@{find_model(config).name}"
+    _check_folder(config, folder)
+    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
+    digest = hashlib.sha256()
+    for path in files:
+        stat = path.stat()
+        digest.update(
+            f"{path.name}\0{_file_sha256(path, stat.st_size, stat.st_mtime_ns)}\n".encode()
+        )
+    return digest.hexdigest()
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` is the GPU where there is one; anything else is torch's own name of a device."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def resolve_dtype(config: ModelConfig, *, device: torch.device) -> torch.dtype:
+    """The precision asked for; ``auto`` is float32 on CPUs and bfloat16 on GPUs."""
+    if config.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[config.dtype]
+
+
+def _local_folder(config: ModelConfig) -> Path | None:
+    """The folder a name means, or None for a hub id; TaskError for what can be neither."""
+    if config.name == EMBEDDED:
+        return EMBEDDED_FOLDER
+    path = Path(config.name).expanduser()
+    if path.is_dir():
+        return path
+    parent = path.parent if path.parent.is_dir() else Path()
+    siblings = [folder.name for folder in parent.iterdir() if folder.is_dir()]
+    # A bare name is looked for among the shipped ones too; `gpt2` must not become a slip of `gp`.
+    names = [*siblings, EMBEDDED] if path.parent == Path() else siblings
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    looks_local = _HUB_ID.fullmatch(config.name) is None
+    if not looks_local and not close:
+        return None
+    if not looks_local and path.parent != Path() and not path.parent.is_dir():
+        return None
+    hint = ""
+    if close:
+        meant = EMBEDDED if close[0] == EMBEDDED else str(path.parent / close[0])
+        hint = f"; did you mean {meant!r}?"
+    raise TaskError(
+        f"model {config.name!r} is no folder{hint or '.'} Give {EMBEDDED!r}, a folder with "
+        "config.json and *.safetensors, or a hub id as owner/name"
+    )
+
+
+def _check_folder(config: ModelConfig, folder: Path) -> None:
+    needed = ("config.json", "tokenizer_config.json", "*.safetensors")
+    missing = [pattern for pattern in needed if not any(folder.glob(pattern))]
+    if missing:
+        raise TaskError(
+            f"model {config.name!r}: {folder} has no {', '.join(missing)}; "
+            "weights must be safetensors files (other formats can run code when read)"
+        )
+
+
+def _cached_snapshot(config: ModelConfig) -> Path | None:
+    """The model's folder in the hub cache if it is whole, else None; never goes online."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        folder = Path(
+            snapshot_download(
+                config.name,
+                revision=config.revision,
+                allow_patterns=list(MODEL_FILES),
+                local_files_only=True,
+            )
+        )
+        _check_folder(config, folder)
+    except (OSError, HfHubHTTPError, HFValidationError, TaskError):
+        return None
+    return folder
+
+
+def _download(config: ModelConfig) -> Path:
+    from huggingface_hub import snapshot_download
+
+    _be_quiet()
+    folder = _from_hub(
+        config,
+        lambda: snapshot_download(
+            config.name, revision=config.revision, allow_patterns=list(MODEL_FILES)
+        ),
+    )
+    _check_folder(config, Path(folder))
+    return Path(folder)
+
+
+def _from_hub(config: ModelConfig, ask: Callable[[], T]) -> T:
+    """Ask the hub, again after 1, 2, 4, … seconds while the trouble is the network's."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name = repr(config.name)
+    if constants.HF_HUB_OFFLINE:
+        raise TaskError(
+            f"model {name} is not in the hub cache and offline mode (HF_HUB_OFFLINE) is on; "
+            f"download it on a machine with network, or use {EMBEDDED!r}"
+        )
+    last: Exception | None = None
+    for attempt in range(DOWNLOAD_ATTEMPTS):
+        if attempt:
+            time.sleep(2.0 ** (attempt - 1))
+        try:
+            return ask()
+        except GatedRepoError as error:
+            raise TaskError(f"model {name} is gated: accept its terms on the hub first") from error
+        except RevisionNotFoundError as error:
+            raise TaskError(f"model {name} has no revision {config.revision!r}") from error
+        except (RepositoryNotFoundError, HFValidationError) as error:
+            raise TaskError(
+                f"model {name} is no folder here and no model on the hub that can be read; "
+                f"give {EMBEDDED!r}, a folder, or a hub id as owner/name"
+            ) from error
+        except (OSError, HfHubHTTPError) as error:
+            last = error
+        except Exception as error:
+            if not _is_network_trouble(error):
+                raise
+            last = error
+    raise TaskError(
+        f"model {name} is not in the hub cache and the hub cannot be reached "
+        f"({type(last).__name__}); use {EMBEDDED!r} or a local folder"
+    ) from last
+
+
+def _is_network_trouble(error: Exception) -> bool:
+    """Whether an error is the HTTP client's; hub versions differ in the client they use."""
+    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return bool(modules & {"httpx", "httpcore", "requests", "urllib3"})
+
+
+def _loading(config: ModelConfig, load: Callable[[], Any]) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TaskError(f"model {config.name!r} cannot be loaded: {reason}") from error
+
+
+@lru_cache(maxsize=256)
+def _file_sha256(path: Path, size_bytes: int, modified_ns: int) -> str:
+    """SHA-256 of a file; size and time are part of the key so that a changed file is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _be_quiet() -> None:
+    """No progress bars of third parties: only the command line prints."""
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
+
+    disable_progress_bars()
+    logging.disable_progress_bar()
