@@ -53,7 +53,7 @@ def random_base(shape: str, *, device: str) -> BaseModel:
         torch.set_default_dtype(previous)
     return BaseModel(
         model=model.eval().requires_grad_(False),
-        tokenizer=None,  # type: ignore[arg-type]
+        tokenizer=None,
         device=where,
         dtype=dtype,
         fingerprint=f"random-{shape}",
@@ -71,7 +71,7 @@ def _make(shape: str) -> PreTrainedModel:
 
 def linear_parameters(model: PreTrainedModel) -> int:
     """Weights that every token passes through: all but the input embedding, the head included."""
-    config: LlamaConfig = model.config  # type: ignore[assignment]
+    config: LlamaConfig = model.config
     embedding = config.vocab_size * config.hidden_size
     total = sum(parameter.numel() for parameter in model.parameters())
     return total if config.tie_word_embeddings else total - embedding

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data.schema import ItemId, UserData, online_examples
@@ -45,19 +46,20 @@ def user_work(base: BaseModel, users: Sequence[UserData]) -> list[UserWork]:
 
 
 def _one(base: BaseModel, user: UserData, place: int) -> UserWork:
-    limits = {
-        "max_prompt_tokens": DECODING.max_total_tokens - DECODING.max_new_tokens,
-        "max_total_tokens": DECODING.max_total_tokens,
-    }
+    render = partial(
+        render_session,
+        max_prompt_tokens=DECODING.max_total_tokens - DECODING.max_new_tokens,
+        max_total_tokens=DECODING.max_total_tokens,
+    )
     sessions = {session.session_id: session for session in user.sessions}
     examples = []
     for item in online_examples(user, EXAMPLES):
-        (rendered,) = render_session(base, sessions[item.session_id], (item.turn,), **limits)
+        (rendered,) = render(base, sessions[item.session_id], (item.turn,))
         turn = rendered.turns[0]
         examples.append(Example(rendered.token_ids, ((turn.prompt_tokens, turn.end),)))
     jobs = []
     for session in user.of_split("test")[:TEST_SESSIONS]:
-        for rendered in render_session(base, session, session.item_turns, **limits):
+        for rendered in render(base, session, session.item_turns):
             names = tuple(
                 str(ItemId(user.user_key, session.session_id, turn.turn)) for turn in rendered.turns
             )
@@ -65,14 +67,16 @@ def _one(base: BaseModel, user: UserData, place: int) -> UserWork:
     return UserWork(user.user_key, within_budget(examples, TRAINING.token_budget), tuple(jobs))
 
 
-def synthetic_users(folder: Path, *, users: int, seed: int = 0) -> list[UserData]:
+def synthetic_users(
+    folder: Path, *, users: int, sessions: int = 50, seed: int = 0
+) -> list[UserData]:
     """Users of the synthetic dataset, prepared as a study prepares them (without Ray)."""
     from data.edgewise import read_user, scan
     from data.settings import DataSettings
     from data.synthetic import write_synthetic
     from data.user import prepare_user
 
-    write_synthetic(folder, users=users, seed=seed)
+    write_synthetic(folder, users=users, sessions=sessions, seed=seed)
     files = scan(folder)
     settings = DataSettings(seed=seed)
     prepared = (

@@ -569,7 +569,7 @@ def _ask(scene: _Scene, do: str) -> str:
             before.append(start.strip())
         else:
             request = start + _small(request)
-        chances = (0.25, 0.45)
+        chances = (0.22, 0.4)
     else:
         if rng.random() < 0.4:
             before.append(rng.choice(voice["hello"]).format(**scene.words()))

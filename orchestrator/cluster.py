@@ -86,6 +86,8 @@ _DEFAULTS = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's new output prints failed trials even when told to be silent; the old one obeys.
+    "RAY_AIR_NEW_OUTPUT": "0",
     # The command line handles signals itself; Tune would not treat SIGTERM like SIGINT.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",

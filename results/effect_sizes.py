@@ -20,7 +20,8 @@ def cohens_dz(lifts: ArrayLike) -> Floats:
     table = as_columns(lifts)
     if len(table) < 2:
         return np.full(table.shape[1], np.nan)
-    return np.asarray(table.mean(axis=0) / spread(table))
+    dz: Floats = table.mean(axis=0) / spread(table)
+    return dz
 
 
 def prob_improvement(lifts: ArrayLike) -> Floats:
@@ -32,7 +33,8 @@ def prob_improvement(lifts: ArrayLike) -> Floats:
     table = as_columns(lifts)
     if not len(table):
         return np.full(table.shape[1], np.nan)
-    return (np.sign(table).mean(axis=0) + 1) / 2
+    net: Floats = np.sign(table).mean(axis=0)
+    return (net + 1) / 2
 
 
 def cliffs_delta(arm: ArrayLike, baseline: ArrayLike) -> float:

@@ -166,10 +166,11 @@ def accuracy(
     codes, numbers, n_users = by_user(user, values)
     if not n_users:
         return Estimate(value=NAN, n_users=0, note="n/a: no query")
-    counts: Floats = np.bincount(codes, minlength=n_users).astype(np.float64)
-    sums: Floats = np.bincount(codes, numbers, n_users)
+    counts = np.asarray(np.bincount(codes, minlength=n_users), dtype=np.float64)
+    sums = np.asarray(np.bincount(codes, numbers, n_users), dtype=np.float64)
     if macro:
-        sums, counts = sums / counts, np.ones(n_users)
+        sums = sums / counts
+        counts = np.ones(n_users)
     value = float(sums.sum() / counts.sum())
     if n_users < 2:
         return Estimate(value=value, n_users=n_users, note="n/a: interval of one user")

@@ -105,6 +105,7 @@ __all__ = [
 ]
 
 PRIMARY, SECONDARY = "primary (Holm)", "secondary (Benjamini-Hochberg)"
+WITHIN_PAIRS = "Cliff's delta is within pairs"
 
 
 def paired_lifts(arm: ArrayLike, baseline: ArrayLike, *, higher_is_better: bool) -> Floats:
@@ -240,9 +241,10 @@ def compare_many(
         clean, margin=margin, noise_band=noise_band, rng=rng, resamples=resamples
     )
     signs = "" if noise_band is not None else "helped and hurt are signs: no noise band"
+    remark = "; ".join(filter(None, (signs, WITHIN_PAIRS)))
     return [
         comparison_from(
-            name, metric, clean[:, k], {key: float(v[k]) for key, v in found.items()}, signs
+            name, metric, clean[:, k], {key: float(v[k]) for key, v in found.items()}, remark
         )
         for k, name in enumerate(contrasts)
     ]
@@ -287,12 +289,14 @@ def compare(
         rng=rng,
         resamples=resamples,
     )[0]
-    if not kept.all():
-        row = noted(row, f"{int((~kept).sum())} user(s) without a score left out")
-    if scores is None:
-        return noted(row, "Cliff's delta is within pairs")
-    arm, baseline = (np.asarray(side, dtype=np.float64)[kept] for side in scores)
-    return replace(row, cliffs_delta=cliffs_delta(arm, baseline))
+    if scores is not None:
+        delta = cliffs_delta(*(np.asarray(side, dtype=np.float64)[kept] for side in scores))
+        row = replace(
+            row, cliffs_delta=delta, note=row.note.removesuffix(WITHIN_PAIRS).rstrip("; ")
+        )
+    if kept.all():
+        return row
+    return noted(row, f"{int((~kept).sum())} user(s) without a score left out")
 
 
 def adjust(
@@ -330,6 +334,7 @@ def methods() -> dict[str, str]:
         "wilcoxon": f"signed-rank, zeros by the {WILCOXON_ZERO_RULE} rule, exact up to 50 users",
         "permutation": f"sign-flip of the mean, exact up to 16 users, else {RESAMPLES:,} flips + 1",
         "sign": "exact two-sided binomial of helped against hurt users, ties left out",
+        "cliffs_delta": "over all pairs of users; within pairs where the note says so",
         "tost": "two one-sided t tests against the margin",
         "mde80": "noncentral t, two-sided 5 %, 80 % power",
         "adjusted": "Holm in the primary family, Benjamini-Hochberg in the rest, of p_permutation",

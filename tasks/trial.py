@@ -136,7 +136,7 @@ def _train(trial: _Trial, parent: AdapterState | None) -> CellOutcome:
             pad_token_id=_pad_token_id(trial.base),
             after_epoch=after_epoch,
         )
-    _add_epoch_losses(curve, slots)
+    _add_epoch_losses(curve, plans, slots)
     _count_tokens(trial, slots)
     return CellOutcome(
         spec, slots=slots, adapters=bank.state(base=trial.base.fingerprint), curve=curve
@@ -412,16 +412,17 @@ def _with_metrics(trial: _Trial, frame: pd.DataFrame) -> pd.DataFrame:
     ).drop(columns="routine_settings")
 
 
-def _add_epoch_losses(curve: list[dict[str, float]], slots: Sequence[SlotReport]) -> None:
-    """Mean training loss of each epoch beside its validation score."""
-    losses = [np.asarray(report.losses) for report in slots if report.losses]
-    epochs = len(curve)
-    for place, row in enumerate(curve):
-        parts = [np.array_split(values, epochs)[place] for values in losses]
-        row["train_loss"] = float(np.mean(np.concatenate(parts))) if parts else float("nan")
-        row["step"] = float(
-            sum(len(np.array_split(v, epochs)[k]) for v in losses[:1] for k in range(place + 1))
-        )
+def _add_epoch_losses(
+    curve: list[dict[str, float]], plans: Sequence[SlotPlan], slots: Sequence[SlotReport]
+) -> None:
+    """Beside each epoch's validation score: its mean training loss, and the steps done by then."""
+    for row in curve:
+        epoch, losses = int(row["epoch"]), []
+        for plan, report in zip(plans, slots, strict=True):
+            steps = plan.steps_per_epoch
+            losses += report.losses[epoch * steps : (epoch + 1) * steps]
+        row["train_loss"] = float(np.mean(losses))
+        row["step"] = float((epoch + 1) * max(plan.steps_per_epoch for plan in plans))
 
 
 def _count_tokens(trial: _Trial, slots: Sequence[SlotReport]) -> None:

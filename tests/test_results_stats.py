@@ -233,7 +233,9 @@ def test_scores_give_cliffs_delta_over_all_pairs():
     arm, baseline = np.array([1.0, 5.0]), np.array([0.0, 4.0])
     assert row(arm - baseline).cliffs_delta == 1.0
     assert "within pairs" in row(arm - baseline).note
-    assert row(arm - baseline, scores=(arm, baseline)).cliffs_delta == 0.5
+    over_all = row(arm - baseline, scores=(arm, baseline))
+    assert over_all.cliffs_delta == 0.5
+    assert over_all.note == "n/a: BCa, t, dz, TOST and MDE: all differences are equal"
 
 
 def test_tests_that_disagree_are_flagged():
@@ -242,7 +244,7 @@ def test_tests_that_disagree_are_flagged():
     assert found.mean_lift > 0
     assert "p_sign" in found.flag.split(";")[0]
     assert "tests disagree" in found.flag
-    assert row(np.linspace(0.1, 0.3, 30)).flag == ""
+    assert row(np.linspace(0.1, 0.3, 30)).flag == row(-np.linspace(0.1, 0.3, 30)).flag == ""
 
 
 def test_only_the_declared_family_gets_holm():
@@ -310,6 +312,8 @@ def test_an_oracle_over_noise_is_no_better_than_its_null():
     real = oracle_null(user, other + truth + rng.normal(size=600), other, rng=rng, permutations=300)
     assert real.p < 0.01
     assert real.gain > real.null_high
+    by_hand = oracle_null([0, 1, 2], [1.0, 5.0, 3.0], [2.0, 1.0, 3.0], rng=rng, permutations=9)
+    assert (by_hand.oracle, by_hand.gain) == pytest.approx((10 / 3, 4 / 3 - 1))
     single = oracle_null(np.arange(9), rng.normal(size=9), np.zeros(9), rng=rng, permutations=9)
     assert single.note.startswith("n/a")
 

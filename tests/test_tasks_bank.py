@@ -13,7 +13,7 @@ from tasks.adapters.lora import dropout_streams, kept, kept_share
 from tasks.config import LoraConfig, PrefixConfig, TaskError
 from tasks.layout import Layout
 from tasks.runtime import Pass, Runtime
-from tests.peft_reference import peft_model
+from benchmarks.peft_reference import peft_model
 from tests.tiny_models import SLIDING_WINDOW, VOCAB_SIZE, tiny_model
 
 torch.set_num_threads(1)
@@ -147,8 +147,8 @@ def test_a_rows_dropout_hangs_on_its_key_and_module_alone():
     assert not torch.equal(both, masks_of(keys(first, second), tokens=9, module=1))
 
 
-@pytest.mark.parametrize("rate", (0.05, 0.5))
-@pytest.mark.parametrize("width", (64, 6, 7))
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+@pytest.mark.parametrize("width", [64, 6, 7])
 def test_dropout_keeps_the_mean_and_drops_at_the_rate(rate, width):
     named = keys(*[(seed, 3, 0) for seed in range(40)])
     masks = masks_of(named, tokens=80, width=width, rate=rate)

@@ -16,7 +16,7 @@ from tasks.adapters.peft_io import load_state, read_peft, save_state, write_peft
 from tasks.config import LoraConfig, PrefixConfig, TaskError
 from tasks.layout import Layout
 from tasks.runtime import Pass, Runtime
-from tests.peft_reference import quiet_peft
+from benchmarks.peft_reference import quiet_peft
 from tests.tiny_models import VOCAB_SIZE, tiny_model
 
 torch.set_num_threads(1)
@@ -112,7 +112,7 @@ PEFT_SOURCES = {
 
 
 @pytest.mark.parametrize("source", PEFT_SOURCES)
-@pytest.mark.parametrize("family", ("llama", "mistral"))
+@pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_an_adapter_from_peft_starts_every_slot(family, source, tmp_path):
     peft = peft_folder(tiny_model(family), PEFT_SOURCES[source], tmp_path)
     state = read_peft(tmp_path, base=BASE)

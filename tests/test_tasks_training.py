@@ -18,7 +18,7 @@ from tasks.examples import Example, SlotPlan, within_budget
 from tasks.optimizer import SlotAdamW, SlotBuffer, schedule_factor, warmup_steps
 from tasks.runtime import Runtime
 from tasks.training import Row, compose_passes, train_bank
-from tests.peft_reference import peft_model, slot_tensors, trained_parameters
+from benchmarks.peft_reference import peft_model, slot_tensors, trained_parameters
 from tests.tiny_models import VOCAB_SIZE, tiny_model
 
 torch.set_num_threads(1)
@@ -245,6 +245,25 @@ def test_dropout_is_in_use_and_hangs_on_the_slots_seed():
     assert distance(of_slot(bank, "ann"), of_slot(bank, "bob")) > 1e-4
 
 
+def test_every_row_and_every_step_draws_its_own_dropout():
+    same = example(20, [(10, 20)], seed=1)
+    # The first step has a learning rate of 0 (warm-up), so it is dropout alone that differs; B
+    # must not be zero for it to show.
+    config = TRAINING.model_copy(update={"epochs": 1, "warmup_ratio": 0.9, "learning_rate": 1e-9})
+    losses = []
+    for count, per_step in ((2, 1), (2, 2)):
+        changed = config.model_copy(update={"examples_per_step": per_step})
+        bank = fresh_bank(runtime_of("llama"), DROPOUT, ("ann",))
+        with torch.no_grad():
+            for name, tensor in bank.parameters.items():
+                if name.endswith(".B"):
+                    tensor.fill_(0.1)
+        one = SlotPlan("ann", changed, 1, (same,) * count)
+        losses.append(train_bank(runtime_of("llama"), bank, [one], pad_token_id=0)[0].losses)
+    assert abs(losses[0][0] - losses[0][1]) > 1e-3
+    assert abs(losses[0][0] - losses[1][0]) > 1e-3
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", [DROPOUT, ADAPTERS["prefix"]], ids=["dropout", "prefix"])
 def test_recomputed_activations_give_the_same_adapters(family, kind):
@@ -347,7 +366,7 @@ def test_plans_that_a_bank_cannot_follow_are_refused(plans, message):
 # --- the optimizer alone ---
 
 
-@pytest.mark.parametrize("weight_decay", (0.0, 0.1))
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_slots_move_as_under_torchs_adamw_and_idle_ones_do_not(weight_decay):
     generator = torch.Generator().manual_seed(0)
     shapes = {"A": (3, 5), "B": (4, 3)}
@@ -383,7 +402,7 @@ def test_slots_move_as_under_torchs_adamw_and_idle_ones_do_not(weight_decay):
                 assert (buffer.parameters[k][slot] - alone[slot][k]).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("kind", ("linear", "cosine", "constant"))
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
 @pytest.mark.parametrize(("total", "ratio"), [(1, 0.0), (7, 0.0), (10, 0.3), (10, 0.25), (3, 0.9)])
 def test_schedules_are_those_of_transformers(kind, total, ratio):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,9 +67,7 @@ class LoraBank(AdapterBank):
             self.parameters[f"{name}.A"] = a
             self.parameters[f"{name}.B"] = b
 
-    def _initial(
-        self, name: str, module: nn.Module, *, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _initial(self, name: str, module: Any, *, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A as in PEFT (Kaiming uniform, a = √5), equal for all slots; B is zero."""
         width, height, rank = int(module.in_features), int(module.out_features), self.config.rank
         generator = torch.Generator().manual_seed(seed_of("lora-init", seed, name))
@@ -162,7 +161,7 @@ class LoraPass:
         """LoRA puts nothing before a row's tokens."""
 
     def added(self, output: torch.Tensor, name: str, place: int, x: torch.Tensor) -> torch.Tensor:
-        """``output + scale · B A x`` for rows ``x [rows, tokens, in]`` → ``[rows, tokens, out]``."""
+        """``output + scale · B A x``, ``[rows, tokens, out]``, for ``x [rows, tokens, in]``."""
         a, b = self.weights[name]
         scale = self.scale
         if self.dropout_streams is not None:

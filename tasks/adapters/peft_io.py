@@ -62,7 +62,8 @@ def load_state(path: Path, *, slots: Sequence[str] | None = None) -> AdapterStat
         missing = [slot for slot in slots or () if slot not in stored]
         if missing:
             raise TaskError(
-                f"{path} has no adapter for {', '.join(missing[:8])}; it has {', '.join(stored[:8])}"
+                f"{path} has no adapter for {', '.join(missing[:8])}; "
+                f"it has {', '.join(stored[:8])}"
             )
         wanted = stored if slots is None else tuple(slots)
         tensors = {name: _stacked(file, name, stored, wanted) for name in file.keys()}  # noqa: SIM118

@@ -45,6 +45,8 @@ class PrefixBank(AdapterBank):
         Random prefixes (PEFT's default is N(0, 1)) start far from anything the base has seen.
         """
         length = self.config.tokens
+        if not token_ids:
+            raise TaskError("a prefix without a parent starts from a text; init_text is empty")
         repeated = (list(token_ids) * length)[:length]
         device = self.runtime.device
         state = Pass(Layout.of([0], device=device), adapters=None, collected=[])

@@ -1,0 +1,84 @@
+"""The driver's side of the ledger: commits what trials left in staging, notes what failed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from orchestrator.exit_codes import InfrastructureError
+from orchestrator.plan import PlannedCell
+from orchestrator.worker import CellReport
+from results.ledger import Ledger
+from results.record import RecordError
+
+
+class LedgerKeeper:
+    """Turns reports into records; lives in the driver, the ledger's only writer."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def keep(
+        self, cell: PlannedCell, report: CellReport, environment: Mapping[str, str], attempts: int
+    ) -> str | None:
+        """Commit a cell; the reason where its outcome is nothing to build upon.
+
+        Raises:
+            InfrastructureError: the disk does not take the record.
+        """
+        staging = Path(report.staging)
+        try:
+            reason = _all_failed(staging)
+            if reason is not None:
+                return reason
+            known = {**environment, "commit": source_commit()}
+            self.ledger.commit(cell.cell_id, staging=staging, attempts=attempts, environment=known)
+        except OSError as error:
+            raise InfrastructureError(
+                f"cell {cell.cell_id} cannot be written to {self.ledger.root}: {error}; make room "
+                "or mend the folder's rights, and give the same command again"
+            ) from error
+        except RecordError as error:
+            return str(error)
+        return None
+
+    def lose(self, cell: PlannedCell, error: str, attempts: int) -> None:
+        """Note a failed cell; it runs again with the next command."""
+        spec = cell.spec.model_dump(mode="json")
+        self.ledger.fail(cell.cell_id, spec=spec, error=error, attempts=attempts)
+
+
+def _all_failed(staging: Path) -> str | None:
+    """The slots' reasons if no slot of a cell came out well; None if one did."""
+    try:
+        outcome: dict[str, Any] = json.loads((staging / "outcome.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"outcome.json cannot be read: {error}"
+    slots = outcome["slots"]
+    bad = [slot for slot in slots if slot["status"] == "failed"]
+    if not bad or len(bad) < len(slots):
+        return None
+    reasons = dict.fromkeys(str(slot["reason"]) for slot in bad)
+    return f"all {len(slots)} adapters failed: {'; '.join(reasons)}"
+
+
+@cache
+def source_commit() -> str:
+    """Commit of this source tree, with ``+changes`` where files differ from it; else ``none``."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+    return f"{commit}+changes" if changed else commit
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

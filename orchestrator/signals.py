@@ -1,0 +1,61 @@
+"""SIGINT and SIGTERM alike: the first ends the run in order, the second at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from orchestrator.exit_codes import ExitCode, Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignal:
+    """Whether a stop was asked for.
+
+    By default the first signal raises ``Interrupted`` where the program is. Inside ``polled()``
+    it only sets a flag, and ``check`` raises at a place where nothing is half-done.
+    """
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._polled = False
+
+    def check(self) -> None:
+        """Raise Interrupted if a stop was asked for."""
+        if self._asked.is_set():
+            raise Interrupted("stopped by a signal")
+
+    @contextmanager
+    def polled(self) -> Iterator[None]:
+        """Inside, the first signal waits for the next ``check``."""
+        self._polled = True
+        try:
+            yield
+        finally:
+            self._polled = False
+        self.check()
+
+    @contextmanager
+    def installed(self) -> Iterator[StopSignal]:
+        """Handle the signals inside the block; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked.is_set():
+            os._exit(ExitCode.INTERRUPTED)
+        self._asked.set()
+        if not self._polled:
+            raise Interrupted(f"stopped by {signal.Signals(number).name}")

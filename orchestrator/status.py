@@ -1,0 +1,92 @@
+"""``results/status.json``: how a run stands, for another terminal and for the next run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data.writing import write_json
+from orchestrator.plan import PlannedCell
+from orchestrator.tally import SweepTally
+from orchestrator.worker import CellReport
+
+STATUS_FILE = Path("results/status.json")
+WRITE_SECONDS = 1.0
+
+
+class StatusFile:
+    """Keeps the status file of one run; an observer of its sweep."""
+
+    def __init__(self, root: Path, *, study: str) -> None:
+        self.path = root / STATUS_FILE
+        self.values: dict[str, Any] = {
+            "study": study,
+            "state": "starting",
+            "pid": os.getpid(),
+            "started_utc": _now(),
+        }
+        self._tally: SweepTally | None = None
+        self._written = 0.0
+
+    def follow(self, tally: SweepTally) -> None:
+        """Take the counts of this sweep."""
+        self._tally = tally
+
+    def update(self, state: str, **values: Any) -> None:
+        """Write a new state, and what else is known by now."""
+        self.values |= {"state": state, **values}
+        self._write()
+
+    def started(self, cell: PlannedCell) -> None:
+        """A cell was given to a trial."""
+        self._now_and_then()
+
+    def finished(self, cell: PlannedCell, report: CellReport) -> None:
+        """A cell is kept."""
+        self._now_and_then()
+
+    def failed(self, cell: PlannedCell, error: str) -> None:
+        """A cell failed."""
+        self._write()
+
+    def blocked(self, cell: PlannedCell, cause: PlannedCell) -> None:
+        """Written with the failure that caused it."""
+
+    def _now_and_then(self) -> None:
+        if time.monotonic() - self._written >= WRITE_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        if self._tally is not None:
+            self.values["progress"] = self._tally.snapshot()
+        write_json(self.path, self.values | {"updated_utc": _now()}, depth=2)
+
+
+def read_status(root: Path) -> Mapping[str, Any] | None:
+    """The last run's status; None where there was none, or the file is broken."""
+    try:
+        values = json.loads((root / STATUS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def is_alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote the status still runs on this machine."""
+    try:
+        os.kill(int(status["pid"]), 0)
+    except PermissionError:
+        return True
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

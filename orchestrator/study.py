@@ -1,0 +1,305 @@
+"""One study from its settings to its report: prepare → plan → sweep → collect → report.
+
+Each step finds its finished part and does the rest, so the same command twice does the work once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data.catalog import resolve_source
+from data.manifest import Prepared, load_prepared
+from orchestrator.cluster import RaySession, ray_session
+from orchestrator.exit_codes import ExitCode
+from orchestrator.finish import Summary, finish, finished_key, known_summary
+from orchestrator.keeper import LedgerKeeper
+from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, resolved_dtype
+from orchestrator.placement import Machine, Placement, place
+from orchestrator.plan import Facts, Plan, make_plan
+from orchestrator.settings import Settings
+from orchestrator.signals import StopSignal
+from orchestrator.status import StatusFile, read_status
+from orchestrator.tally import SweepTally
+from orchestrator.workspace import (
+    Workspace,
+    check_frozen,
+    clear,
+    remove_empty_folders,
+    write_configs,
+)
+from results.ledger import Ledger
+from results.lock import workspace_lock
+from results.record import Record
+from search_spaces.space import Study
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asked for, and where it is to run."""
+
+    study: Study
+    settings: Settings
+    workspace: Workspace
+    machine: Machine
+    fresh: bool = False
+    address: str | None = None
+    gpu_fraction: float | None = None
+    dashboard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """The command line's side of a run: where words go, and what shows a sweep.
+
+    ``watch`` gives a context manager that is also an observer of the sweep.
+    """
+
+    say: Callable[[str], None]
+    watch: Callable[[SweepTally], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    summary: Summary
+    ran: int
+    reused: int
+    failures: tuple[str, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Zero unless something failed."""
+        return ExitCode.FAILED_TRIALS if self.failures else ExitCode.DONE
+
+
+def check_request(request: Request) -> Placement:
+    """Everything that can be known to be wrong before anything is written or started.
+
+    Raises:
+        DataError, TaskError, InputError: what is wrong and what to do.
+    """
+    settings = request.settings
+    source, location = resolve_source(settings.data.source)
+    if source.place in ("FOLDER", "FILE"):
+        source.fetch(location, request.workspace.root, settings.data.prepare_settings())
+    known = remembered_facts(settings.model, settings.prompt, workspace=request.workspace.root)
+    if known is None:
+        from tasks.base_model import check_model_exists
+
+        check_model_exists(settings.model)
+    if not request.fresh:
+        check_frozen(request.workspace, settings)
+    return place(request.machine, threads=settings.threads, gpu_fraction=request.gpu_fraction)
+
+
+def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
+    """Run what is missing of a study, then its tables and report.
+
+    Raises:
+        DataError, TaskError, InputError: bad input; no cell was run.
+        InfrastructureError: Ray or the disk failed; the same command goes on.
+        Interrupted: stopped; the same command goes on.
+    """
+    began = time.monotonic()
+    placement = check_request(request)
+    root = request.workspace.root
+    started = False
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with workspace_lock(root), ExitStack() as stack:
+            if request.fresh:
+                clear(request.workspace)
+            ray = _Ray(request, screen, stack)
+            prepared = _prepared(request, ray, screen)
+            facts, model = find_facts(request, prepared)
+            plan = make_plan(request.settings, study=request.study, facts=facts)
+            started = True
+            run = _Run(request, plan, placement, screen, stop, StatusFile(root, study=plan.study))
+            return run.go(ray, prepared=prepared, facts=facts, model=model, began=began)
+    finally:
+        if not started:
+            remove_empty_folders(root)
+
+
+class _Ray:
+    """Ray, started when something first needs it and kept for the rest of the run."""
+
+    def __init__(self, request: Request, screen: Screen, stack: ExitStack) -> None:
+        self._request = request
+        self._screen = screen
+        self._stack = stack
+        self.session: RaySession | None = None
+
+    def start(self) -> RaySession:
+        if self.session is None:
+            request = self._request
+            self.session = self._stack.enter_context(
+                ray_session(request.machine, address=request.address, dashboard=request.dashboard)
+            )
+            if self.session.dashboard:
+                self._screen.say(f"Ray dashboard: http://{self.session.dashboard}")
+        return self.session
+
+
+def _prepared(request: Request, ray: _Ray, screen: Screen) -> Prepared:
+    """The data, prepared now unless they are there already."""
+    from data.prepare import prepare
+
+    root, data = request.workspace.root, request.settings.data
+    if request.fresh or load_prepared(root) is None:
+        screen.say(f"Preparing the data ({data.source}) …")
+        ray.start()
+    prepared = prepare(
+        data.source, workspace=root, settings=data.prepare_settings(), fresh=request.fresh
+    )
+    for warning in prepared.warnings:
+        screen.say(f"Warning: {warning}")
+    return prepared
+
+
+def find_facts(request: Request, prepared: Prepared) -> tuple[Facts, ModelFacts]:
+    """What the plan must know; downloads a hub model that is not in the cache."""
+    settings = request.settings
+    model = model_facts(settings.model, settings.prompt, workspace=request.workspace.root)
+    facts = Facts(
+        data_sha256=prepared.data_sha256,
+        items_sha256=prepared.items_sha256,
+        users=prepared.users,
+        model_sha256=model.model_sha256,
+        template_sha256=model.template_sha256,
+        dtype=resolved_dtype(settings.model, gpus=request.machine.gpus),
+    )
+    return facts, model
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A study whose plan is known."""
+
+    request: Request
+    plan: Plan
+    placement: Placement
+    screen: Screen
+    stop: StopSignal
+    status: StatusFile
+
+    def go(
+        self, ray: _Ray, *, prepared: Prepared, facts: Facts, model: ModelFacts, began: float
+    ) -> Outcome:
+        workspace, settings = self.request.workspace, self.request.settings
+        ledger = Ledger(workspace.root)
+        records = ledger.finished(cell.cell_id for cell in self.plan.cells)
+        reused = len(records)
+        key = finished_key(records, self.plan, settings)
+        known = known_summary(workspace, key)
+        if reused == len(self.plan.cells) and known is not None:
+            self.screen.say(f"All {reused} cells of study {self.plan.study} are done.")
+            return self._outcome(known, records, ledger, reused=reused, began=began)
+        write_configs(workspace, settings, study=self.request.study, plan=self.plan, facts=facts)
+        if reused < len(self.plan.cells):
+            self._sweep(ray, ledger, records)
+            records = ledger.finished(cell.cell_id for cell in self.plan.cells)
+            key = finished_key(records, self.plan, settings)
+        self.screen.say("Tables, statistics, figures and report …")
+        self.status.update("reporting")
+        summary = finish(
+            workspace,
+            self.plan,
+            records,
+            settings=settings,
+            clusters_of=prepared,
+            base_name=model.base_name,
+            key=key,
+        )
+        outcome = self._outcome(summary, records, ledger, reused=reused, began=began)
+        self.status.update(
+            "failed" if outcome.failures else "done",
+            summary=asdict(summary),
+            seconds=round(outcome.seconds, 1),
+            failures=list(outcome.failures),
+        )
+        return outcome
+
+    def _sweep(self, ray: _Ray, ledger: Ledger, records: Mapping[str, Record]) -> None:
+        """Run the cells that are missing, with the ledger and the display looking on."""
+        session = ray.start()
+        # Tune takes a second to import, which a finished study need not wait for.
+        from orchestrator.sweep import SweepOptions, run_sweep
+
+        workspace = self.request.workspace
+        ledger.clean_staging()
+        shutil.rmtree(workspace.tune, ignore_errors=True)
+        options = SweepOptions(
+            places=workspace.places(), placement=self.placement, tune_folder=workspace.tune
+        )
+        tally = SweepTally(self.plan.cells, finished=set(records))
+        self.status.follow(tally)
+        self.status.update("running", dashboard=session.dashboard, reused=len(records))
+        self._announce(len(records))
+        try:
+            with self.screen.watch(tally) as display, self.stop.polled():
+                run_sweep(
+                    self.plan.cells,
+                    finished=set(records),
+                    options=options,
+                    keeper=LedgerKeeper(ledger),
+                    observers=[tally, self.status, display],  # type: ignore[list-item]
+                    stop=self.stop.check,
+                )
+        except BaseException as error:
+            self.status.update("stopped", reason=f"{type(error).__name__}: {error}")
+            raise
+
+    def _announce(self, reused: int) -> None:
+        cells, actors = len(self.plan.cells), self.placement.actors
+        done = f", {reused} of them done before" if reused else ""
+        stages = " → ".join(self.plan.stages)
+        self.screen.say(f"{cells} cells{done}; {stages}; up to {actors} trials at a time")
+
+    def _outcome(
+        self,
+        summary: Summary,
+        records: Mapping[str, Record],
+        ledger: Ledger,
+        *,
+        reused: int,
+        began: float,
+    ) -> Outcome:
+        return Outcome(
+            summary=summary,
+            ran=len(records) - reused,
+            reused=reused,
+            failures=tuple(failures_of(self.plan, records, ledger)),
+            seconds=time.monotonic() - began,
+        )
+
+
+def failures_of(plan: Plan, records: Mapping[str, Record], ledger: Ledger) -> list[str]:
+    """One line per cell without a record, and per adapter that failed inside one."""
+    notes = ledger.failures()
+    lines = []
+    for cell in plan.cells:
+        record = records.get(cell.cell_id)
+        if record is None:
+            error = str(notes.get(cell.cell_id, {}).get("error", "not run")).strip()
+            lines.append(f"{cell.arm} ({cell.cell_id}): {error.splitlines()[-1]}")
+            continue
+        lines += [
+            f"{cell.arm}, {slot.slot}: {slot.reason}"
+            for slot in record.slots
+            if slot.status == "failed"
+        ]
+    return lines
+
+
+def last_state(root: Path) -> str | None:
+    """State of the last run, from the status file."""
+    status = read_status(root)
+    return None if status is None else str(status.get("state"))

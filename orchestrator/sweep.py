@@ -1,0 +1,277 @@
+"""One Tune experiment for a whole study.
+
+Tune asks its search algorithm for trials; ours hands out the cells whose parents are in the
+ledger. So an actor, with the base model in it, is kept through all stages, and no stage waits for
+a cell that it does not need. What comes back is committed by the driver, the only writer of
+records; Tune's own state is never read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.search import Searcher
+
+from orchestrator.cell_queue import CellQueue
+from orchestrator.exit_codes import InfrastructureError
+from orchestrator.placement import Placement
+from orchestrator.plan import PlannedCell
+from orchestrator.trainable import PersonalizationTrial, trial_config
+from orchestrator.worker import CellReport, Places
+
+MAX_FAILURES = 3
+"""How often a trial whose process died is started again."""
+
+STALL_SECONDS = 300.0
+"""So long may trials wait for resources while none runs; then something is wrong."""
+
+CELL_WORKER = "orchestrator.worker:CellWorker"
+
+
+class Keeper(Protocol):
+    """Writes what came back; in a study the ledger's only writer."""
+
+    def keep(
+        self, cell: PlannedCell, report: CellReport, environment: dict[str, str], attempts: int
+    ) -> str | None:
+        """Take over a cell's files from staging; the reason if they are nothing to build upon."""
+
+    def lose(self, cell: PlannedCell, error: str, attempts: int) -> None:
+        """Note a cell that failed."""
+
+
+class Observer(Protocol):
+    """Follows a sweep: counts and displays."""
+
+    def started(self, cell: PlannedCell) -> None:
+        """A cell was given to a trial."""
+
+    def finished(self, cell: PlannedCell, report: CellReport) -> None:
+        """A cell is kept."""
+
+    def failed(self, cell: PlannedCell, error: str) -> None:
+        """A cell raised, or its process died more often than is retried."""
+
+    def blocked(self, cell: PlannedCell, cause: PlannedCell) -> None:
+        """A cell can never run, because one that it needs failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOptions:
+    """How trials run; nothing here can change a number."""
+
+    places: Places
+    placement: Placement
+    tune_folder: Path
+    """Tune's own files; a new folder inside for each attempt, removed after a clean end."""
+    cells_per_trial: int = 1
+    worker: str = CELL_WORKER
+    stall_seconds: float = STALL_SECONDS
+
+
+class StudySearch(Searcher):  # type: ignore[misc]
+    """Tune's search algorithm over a fixed table of cells."""
+
+    def __init__(
+        self,
+        queue: CellQueue,
+        *,
+        options: SweepOptions,
+        attempt: str,
+        keeper: Keeper,
+        observers: Sequence[Observer],
+    ) -> None:
+        super().__init__()
+        self.queue = queue
+        self.options = options
+        self.attempt = attempt
+        self.keeper = keeper
+        self.observers = observers
+        self.handed: dict[str, dict[str, PlannedCell]] = {}
+        self.attempts: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """A trial of cells that can start now; None while all wait; FINISHED at the end."""
+        if self.queue.exhausted:
+            return str(Searcher.FINISHED)
+        cells = self.queue.take(self.options.cells_per_trial)
+        if not cells:
+            return None
+        self.handed[trial_id] = {cell.cell_id: cell for cell in cells}
+        self.attempts[trial_id] = 1
+        for cell in cells:
+            for observer in self.observers:
+                observer.started(cell)
+        return trial_config(
+            [(cell.cell_id, cell.spec) for cell in cells],
+            places=self.options.places,
+            attempt=self.attempt,
+            worker=self.options.worker,
+            resources=self.options.placement.resources(),
+        )
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Absorb one cell's result; the same result twice (a retried trial) counts once."""
+        cell = self.handed.get(trial_id, {}).pop(result["cell_id"], None)
+        if cell is None:
+            return
+        report = CellReport(**{field.name: result[field.name] for field in fields(CellReport)})
+        attempts = self.attempts[trial_id]
+        environment = json.loads(result["environment"])
+        error: str | None = report.error
+        if report.ok:
+            error = self.keeper.keep(cell, report, environment, attempts)
+        if error is not None:
+            self.give_up(cell, error, attempts=attempts)
+            return
+        self.queue.finish(cell.cell_id)
+        for observer in self.observers:
+            observer.finished(cell, report)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing to do: results came one by one, and errors come with their text elsewhere."""
+
+    def lose(self, trial_id: str, error: str) -> None:
+        """A trial is over; cells of it that gave no result failed."""
+        for cell in self.handed.pop(trial_id, {}).values():
+            self.give_up(cell, error, attempts=self.attempts[trial_id])
+
+    def give_up(self, cell: PlannedCell, error: str, *, attempts: int) -> None:
+        """Fail a cell, and block what needs it."""
+        self.keeper.lose(cell, error, attempts)
+        for observer in self.observers:
+            observer.failed(cell, error)
+        for blocked in self.queue.fail(cell.cell_id):
+            for observer in self.observers:
+                observer.blocked(blocked, cell)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune's snapshots hold nothing of ours: the ledger is what a resumed run reads."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never asked for: every attempt is a new experiment."""
+        raise NotImplementedError("a study goes on from its ledger, in a new experiment")
+
+
+class _Watch(Callback):  # type: ignore[misc]
+    """Tells the search about dead trials, and ends a run that is stopped or stalled."""
+
+    def __init__(self, search: StudySearch, *, stop: Callable[[], None], stall_seconds: float):
+        self.search = search
+        self.stop = stop
+        self.stall_seconds = stall_seconds
+        self.live: set[str] = set()
+        self.moved = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.stop()
+        if self.live:
+            self.moved = time.monotonic()
+        elif self.search.handed and time.monotonic() - self.moved > self.stall_seconds:
+            wanted = self.search.options.placement.resources()
+            raise InfrastructureError(
+                f"no trial could start within {self.stall_seconds:.0f} s; each asks for {wanted}; "
+                "is something else using this Ray, or did a node go away?"
+            )
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.live.add(trial.trial_id)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.live.discard(trial.trial_id)
+        self.search.attempts[trial.trial_id] = self.search.attempts.get(trial.trial_id, 1) + 1
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.live.discard(trial.trial_id)
+        self.search.lose(trial.trial_id, "the trial ended without a result")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.live.discard(trial.trial_id)
+        attempts = self.search.attempts.get(trial.trial_id, 1)
+        self.search.lose(trial.trial_id, f"worker died {attempts} times: {_cause(trial)}")
+
+
+def _cause(trial: Any) -> str:
+    """What Tune knows about a trial's error, or that it knows nothing."""
+    error = trial.get_error()
+    return str(error) if error is not None else "no reason is known"
+
+
+def _inside(error: BaseException | None) -> InfrastructureError | None:
+    """The infrastructure error among an exception's causes."""
+    while error is not None and not isinstance(error, InfrastructureError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def run_sweep(
+    cells: Sequence[PlannedCell],
+    *,
+    finished: set[str],
+    options: SweepOptions,
+    keeper: Keeper,
+    observers: Sequence[Observer] = (),
+    stop: Callable[[], None] = lambda: None,
+) -> CellQueue:
+    """Run all cells that are not finished; Ray must be up. Returns what became of them.
+
+    Args:
+        cells: of the whole plan, prerequisites first.
+        finished: ids of cells in the ledger.
+        options: how trials run.
+        keeper: writes what came back.
+        observers: told of every cell.
+        stop: called several times a second; raises to end the sweep at once.
+
+    Raises:
+        InfrastructureError: no trial can start, or a result cannot be written.
+    """
+    queue = CellQueue(cells, finished=finished)
+    attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    search = StudySearch(
+        queue, options=options, attempt=attempt, keeper=keeper, observers=observers
+    )
+    watch = _Watch(search, stop=stop, stall_seconds=options.stall_seconds)
+    for name in ("ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    tuner = Tuner(
+        PersonalizationTrial,
+        tune_config=TuneConfig(
+            search_alg=search,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: str(trial.trial_id),
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=RunConfig(
+            name=attempt,
+            storage_path=str(options.tune_folder.resolve()),
+            verbose=0,
+            callbacks=[watch],
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            # Results lie in the ledger; by default Tune would checkpoint each trial at its end.
+            checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    try:
+        tuner.fit()
+    except Exception as error:
+        # Tune wraps what our own code raises inside its loop.
+        raise (_inside(error) or error) from None
+    for trial_id in list(search.handed):
+        search.lose(trial_id, "the trial ended without a result")
+    if not queue.failed:
+        shutil.rmtree(options.tune_folder / attempt, ignore_errors=True)
+    return queue

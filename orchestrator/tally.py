@@ -1,0 +1,125 @@
+"""How far a sweep is: counts per stage, best metric so far, time left. No clock of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.plan import PlannedCell
+from orchestrator.worker import NO_METRIC, CellReport
+
+
+@dataclass(slots=True)
+class StageCount:
+    """One stage's cells by what became of them; ``best`` names the arm with the best macro."""
+
+    stage: str
+    total: int = 0
+    done: int = 0
+    running: int = 0
+    failed: int = 0
+    blocked: int = 0
+    best_arm: str | None = None
+    best_macro: float = NO_METRIC
+
+
+class SweepTally:
+    """Counts a sweep's events.
+
+    ``reused`` cells were in the ledger before; they count as done but say nothing about speed.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[PlannedCell],
+        *,
+        finished: Collection[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stages = {cell.stage: StageCount(cell.stage) for cell in cells}
+        self.reused = sum(cell.cell_id in finished for cell in cells)
+        self.failures: list[dict[str, str]] = []
+        self._clock = clock
+        self._began = clock()
+        self._work_done = 0.0
+        self._work_left = 0.0
+        self._scores: dict[tuple[str, str], list[tuple[float, int]]] = {}
+        for cell in cells:
+            stage = self.stages[cell.stage]
+            stage.total += 1
+            stage.done += cell.cell_id in finished
+            self._work_left += 0.0 if cell.cell_id in finished else cell.work
+
+    def started(self, cell: PlannedCell) -> None:
+        """A cell was given to a trial."""
+        self.stages[cell.stage].running += 1
+
+    def finished(self, cell: PlannedCell, report: CellReport) -> None:
+        """A cell is in the ledger."""
+        stage = self.stages[cell.stage]
+        stage.running -= 1
+        stage.done += 1
+        self._spend(cell)
+        # Only macros of the same split compare, and those of a training are of validation.
+        if cell.spec.split == "test" and report.macro != NO_METRIC:
+            scores = self._scores.setdefault((cell.stage, cell.arm), [])
+            scores.append((report.macro, len(cell.spec.users)))
+            macro = sum(value * n for value, n in scores) / sum(n for _, n in scores)
+            if stage.best_arm in (None, cell.arm) or macro > stage.best_macro:
+                stage.best_arm, stage.best_macro = cell.arm, macro
+
+    def failed(self, cell: PlannedCell, error: str) -> None:
+        """A cell failed."""
+        stage = self.stages[cell.stage]
+        stage.running -= 1
+        stage.failed += 1
+        self._spend(cell)
+        self.failures.append({"cell_id": cell.cell_id, "arm": cell.arm, "reason": _last(error)})
+
+    def blocked(self, cell: PlannedCell, cause: PlannedCell) -> None:
+        """A cell will never run."""
+        self.stages[cell.stage].blocked += 1
+        self._spend(cell)
+
+    def _spend(self, cell: PlannedCell) -> None:
+        self._work_done += cell.work
+        self._work_left -= cell.work
+
+    @property
+    def total(self) -> int:
+        """Cells of the plan."""
+        return sum(stage.total for stage in self.stages.values())
+
+    @property
+    def done(self) -> int:
+        """Cells in the ledger."""
+        return sum(stage.done for stage in self.stages.values())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the sweep began."""
+        return self._clock() - self._began
+
+    def seconds_left(self) -> float | None:
+        """Estimate from the speed so far; None before the first cell of this run is done."""
+        if self._work_done == 0:
+            return None
+        return max(self._work_left, 0.0) * self.seconds / self._work_done
+
+    def snapshot(self) -> dict[str, Any]:
+        """As plain JSON values, for the status file."""
+        left = self.seconds_left()
+        return {
+            "stages": [asdict(stage) for stage in self.stages.values()],
+            "failures": self.failures,
+            "seconds": round(self.seconds, 1),
+            "seconds_left": None if left is None else round(left, 1),
+        }
+
+
+def _last(error: str) -> str:
+    """The last line of a traceback: what was raised."""
+    lines = [line for line in error.strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no reason is known"

@@ -1,0 +1,151 @@
+"""The folder that a study reads and writes: its places, its resolved configs, its consistency."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.writing import write_json
+from orchestrator.exit_codes import InputError
+from orchestrator.plan import Facts, Plan
+from orchestrator.settings import Settings
+from orchestrator.worker import Places
+from search_spaces.space import Study
+
+BASELINE_CONFIG = "baseline_v1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Places under an absolute ``root``."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        """One folder per finished cell."""
+        return self.root / "results" / "ledger"
+
+    @property
+    def staging(self) -> Path:
+        """What workers write before the driver commits it; on the ledger's own disk."""
+        return self.root / "results" / "tune" / "staging"
+
+    @property
+    def tune(self) -> Path:
+        """Tune's own files; nothing is ever read from them."""
+        return self.root / "results" / "tune"
+
+    @property
+    def configs(self) -> Path:
+        """Resolved configs, one per arm."""
+        return self.root / "configs"
+
+    @property
+    def models(self) -> Path:
+        """Adapters in PEFT format."""
+        return self.root / "models"
+
+    @property
+    def report(self) -> Path:
+        """The report that a person reads first."""
+        return self.root / "REPORT.md"
+
+    def places(self) -> Places:
+        """What workers are told."""
+        return Places(
+            shards=self.root / "data" / "shards", ledger=self.ledger, staging=self.staging
+        )
+
+
+def baseline_config(settings: Settings) -> dict[str, Any]:
+    """What must stay the same for all arms of a workspace, because they are compared."""
+    whole = settings.model_dump(mode="json")
+    names = ("data", "model", "prompt", "decoding", "evaluation", "block_users", "threads")
+    return {name: whole[name] for name in names}
+
+
+def check_frozen(workspace: Workspace, settings: Settings) -> None:
+    """Refuse settings under which new arms could not be compared with what is here.
+
+    Raises:
+        InputError: the baseline's frozen config says otherwise; lists what differs.
+    """
+    path = workspace.configs / f"{BASELINE_CONFIG}.json"
+    if not path.is_file():
+        return
+    try:
+        frozen = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); start anew with --fresh") from error
+    changed = differences(frozen, baseline_config(settings))
+    if changed:
+        listed = "\n".join(f"  {line}" for line in changed)
+        raise InputError(
+            f"this workspace's baseline is frozen with other settings:\n{listed}\n"
+            "Take another --workspace, or replace everything in this one with --fresh."
+        )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Readable lines, one per setting that differs: ``decoding.max_new_tokens: 256, now 64``."""
+    lines = []
+    for name in dict.fromkeys([*before, *now]):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            lines.append(f"{prefix}{name}: {json.dumps(old)}, now {json.dumps(new)}")
+    return lines
+
+
+def write_configs(
+    workspace: Workspace, settings: Settings, *, study: Study, plan: Plan, facts: Facts
+) -> None:
+    """Write ``configs/<arm>.json``: all that an arm's numbers depend on, resolved."""
+    common = {
+        "settings": baseline_config(settings),
+        "facts": {
+            "data_sha256": facts.data_sha256,
+            "items_sha256": dict(facts.items_sha256),
+            "model_sha256": facts.model_sha256,
+            "template_sha256": facts.template_sha256,
+            "dtype": facts.dtype,
+            "users": len(facts.users),
+        },
+    }
+    workspace.configs.mkdir(parents=True, exist_ok=True)
+    for arm in study.arms:
+        own: dict[str, Any] = {"arm": arm.name, "grouping": arm.grouping, "start": arm.start}
+        specs = [cell.spec for cell in plan.cells if cell.arm == arm.name]
+        trained = next((spec for spec in specs if spec.training is not None), specs[0])
+        dumped = trained.model_dump(mode="json")
+        own |= {name: dumped[name] for name in ("adapter", "training", "swapped_control")}
+        own["seeds"] = sorted({spec.seed for spec in specs})
+        name = BASELINE_CONFIG if arm.grouping == "none" else arm.name
+        write_json(workspace.configs / f"{name}.json", own | common, depth=3)
+
+
+def clear(workspace: Workspace) -> None:
+    """``--fresh``: take away what earlier runs made here, so that everything is made again."""
+    for folder in (workspace.configs, workspace.ledger, workspace.tune, workspace.models):
+        shutil.rmtree(folder, ignore_errors=True)
+    (workspace.root / "data" / "manifest.json").unlink(missing_ok=True)
+
+
+def remove_empty_folders(root: Path) -> None:
+    """Leave nothing behind where nothing was started; never removes a file."""
+    for name in ("data", "results", "configs", "models"):
+        folders = [path for path in (root / name).rglob("*") if path.is_dir()]
+        for folder in sorted(folders, reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
+        with suppress(OSError):
+            (root / name).rmdir()
+    with suppress(OSError):
+        root.rmdir()

@@ -1,0 +1,279 @@
+"""From the collected table to the numbers of the report: pure, given the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results.comparison import disagreement, noted
+from results.contrasts import Contrast, arm_order, declared_contrasts, is_per_user
+from results.drift import Drift, drift_against_gain
+from results.effect_sizes import cliffs_delta, helped_tied_hurt
+from results.item_tables import reliability_table
+from results.paired_tests import sign_test
+from results.pairing import CollectedTables, Paired, pair_up, scored_split, wide_scores
+from results.record import MetricInfo, RecordError
+from results.resampling import Floats
+from results.stats import (
+    WITHIN_PAIRS,
+    Comparison,
+    adjust,
+    compare_many,
+    comparisons_table,
+    seed_interval,
+    wilson_interval,
+)
+from results.study_tables import (
+    clusters_table,
+    lifts_table,
+    macro_table,
+    missing_table,
+    slices_table,
+)
+
+PRIMARY_METRIC = "rouge_l"
+HEADLINE = (
+    "rouge_l",
+    "embedding_similarity",
+    "verbosity_error",
+    "output_length_std",
+    "nll",
+    "action_f1",
+    "routine_action_f1",
+    "distinct_2",
+    "sentiment_distance",
+    "formality_distance",
+)
+NAN = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """All numbers that figures, decisions and report show; they compute none of their own.
+
+    ``comparisons`` has the columns of ``Comparison`` and ``n_seeds, seeds_low, seeds_high``;
+    ``macro`` arm, metric, mean, ci_low, ci_high, n_users, n_seeds; ``lifts`` contrast, metric,
+    user_id, lift, noise_band (NaN with one seed); ``slices`` contrast, slice, mean_lift, ci_low,
+    ci_high, n_users of the primary metric; ``clusters`` contrast, cluster, n_users, mean_lift,
+    low, high, passes, note, worst cluster first; ``missing`` arm, contrast, metric, seed,
+    user_id, reason; ``reliability`` how well items tell users apart. ``arms`` and ``users`` are
+    those with scores.
+    """
+
+    comparisons: pd.DataFrame
+    macro: pd.DataFrame
+    lifts: pd.DataFrame
+    slices: pd.DataFrame
+    clusters: pd.DataFrame
+    missing: pd.DataFrame
+    drift: Drift
+    reliability: pd.DataFrame
+    contrasts: tuple[Contrast, ...]
+    arms: tuple[str, ...]
+    users: tuple[str, ...]
+    metrics: Mapping[str, MetricInfo]
+    primary_metric: str
+    margin: float
+    seed: int
+    resamples: int
+    n_seeds: int
+    split: str
+
+    def row(self, contrast: str, metric: str | None = None) -> pd.Series[Any] | None:
+        """The comparison of one contrast (on the primary metric unless named), None if absent."""
+        table = self.comparisons
+        wanted = metric or self.primary_metric
+        found = table[(table["contrast"] == contrast) & (table["metric"] == wanted)]
+        return None if found.empty else found.iloc[0]
+
+    def lifts_of(self, contrast: str, metric: str | None = None) -> pd.DataFrame:
+        """``user_id, lift, noise_band`` of one contrast, in the order of users."""
+        wanted = metric or self.primary_metric
+        chosen = (self.lifts["contrast"] == contrast) & (self.lifts["metric"] == wanted)
+        return self.lifts.loc[chosen, ["user_id", "lift", "noise_band"]].reset_index(drop=True)
+
+    def headline(self) -> list[str]:
+        """Metrics of the main tables: the known ones first in line, at least the primary one."""
+        known = [name for name in HEADLINE if name in self.metrics]
+        return known or sorted(self.metrics)[:8]
+
+
+def analyze(
+    collected: CollectedTables,
+    *,
+    seed: int,
+    margin: float,
+    resamples: int,
+    primary_metric: str = PRIMARY_METRIC,
+    clusters: Mapping[str, int] | None = None,
+) -> Analysis:
+    """Every contrast on every metric, with families, adjustments, macro scores and lifts.
+
+    Args:
+        collected: The collector's tables.
+        seed: Seed of resamples and sign flips; the same seed gives the same numbers.
+        margin: No-harm margin of the primary metric, in its unit; other metrics have none
+            declared, so their TOST is left out.
+        resamples: Number of resamples of users and of sign flips.
+        primary_metric: The one declared before results.
+        clusters: Cluster of each user, for the lift per cluster.
+
+    Raises:
+        RecordError: There are no scores at all, or two values for one arm, seed, user and metric.
+    """
+    split, whole = scored_split(collected.table)
+    scores = wide_scores(whole[whole["slice"] == "all"])
+    if not scores:
+        raise RecordError("No scores were collected; run a study first, then report.")
+    if primary_metric not in collected.metrics:
+        raise RecordError(
+            f"Primary metric {primary_metric!r} was not scored; one of "
+            f"{', '.join(sorted(collected.metrics))} is allowed."
+        )
+    arms = tuple(sorted(scores, key=arm_order))
+    contrasts = tuple(declared_contrasts(arms))
+    metrics = dict(collected.metrics)
+    pairs = [
+        pair_up(scores, contrast, metric, higher_is_better=info.higher_is_better)
+        for metric, info in metrics.items()
+        for contrast in contrasts
+    ]
+    declared = {(contrast.name, primary_metric) for contrast in contrasts if contrast.primary}
+    rows = adjust(
+        _compared(pairs, margin=margin, primary_metric=primary_metric, seed=seed, n=resamples),
+        primary=declared,
+    )
+    lifts = lifts_table(pairs, primary_metric=primary_metric)
+    primary_pairs = [pair for pair in pairs if pair.metric == primary_metric]
+    return Analysis(
+        comparisons=_with_seed_intervals(rows, pairs, seed=seed, resamples=resamples),
+        macro=macro_table(scores, metrics, seed=seed, resamples=resamples),
+        lifts=lifts,
+        slices=slices_table(
+            whole, contrasts, primary_metric, metrics=metrics, seed=seed, resamples=resamples
+        ),
+        clusters=clusters_table(primary_pairs, clusters or {}, margin=margin),
+        missing=missing_table(collected.missing, primary_pairs),
+        drift=drift_against_gain(
+            collected,
+            lifts=lifts,
+            metric=primary_metric,
+            higher_is_better=metrics[primary_metric].higher_is_better,
+            seed=seed,
+            resamples=resamples,
+        ),
+        reliability=reliability_table(collected, arms, metric=primary_metric, seed=seed),
+        contrasts=contrasts,
+        arms=arms,
+        users=tuple(sorted({str(user) for frame in scores.values() for user in frame.index})),
+        metrics=metrics,
+        primary_metric=primary_metric,
+        margin=margin,
+        seed=seed,
+        resamples=resamples,
+        n_seeds=max(
+            (frame.columns.get_level_values("seed").nunique() for frame in scores.values()),
+            default=0,
+        ),
+        split=split,
+    )
+
+
+def _compared(
+    pairs: Sequence[Paired], *, margin: float, primary_metric: str, seed: int, n: int
+) -> list[Comparison]:
+    """One row per pair, in order; pairs of the same users share their resamples."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, pair in enumerate(pairs):
+        groups.setdefault(tuple(map(str, pair.users)), []).append(place)
+    rows: dict[int, Comparison] = {}
+    for places in groups.values():
+        found = compare_many(
+            [pairs[place].contrast.name for place in places],
+            "",
+            np.column_stack([pairs[place].lifts for place in places]),
+            margin=margin,
+            rng=np.random.default_rng(seed),
+            resamples=n,
+        )
+        rows |= dict(zip(places, found, strict=True))
+    return [
+        _finished(rows[place], pair, is_primary=pair.metric == primary_metric)
+        for place, pair in enumerate(pairs)
+    ]
+
+
+def _finished(row: Comparison, pair: Paired, *, is_primary: bool) -> Comparison:
+    """The row with its metric, Cliff's delta over pairs of users, band, and named absences."""
+    row = replace(row, metric=pair.metric)
+    if len(pair.users):
+        note = row.note.replace(WITHIN_PAIRS, "").strip("; ")
+        row = replace(row, cliffs_delta=cliffs_delta(*pair.sides), note=note)
+    if pair.band is not None:
+        row = _outside_band(row, pair.lifts, pair.band)
+    if not is_primary:
+        row = noted(replace(row, p_tost=NAN), "TOST: no margin declared for this metric")
+    if pair.lost and not len(pair.users):
+        absent = ", ".join(sorted({arm for _, arm in pair.lost}))
+        row = noted(row, f"n/a: no score of {absent} for any of these users")
+    elif pair.lost:
+        row = noted(row, f"{len(pair.lost)} user(s) without both scores left out")
+    return row
+
+
+def _outside_band(row: Comparison, lifts: Floats, band: Floats) -> Comparison:
+    """Helped and hurt counted outside the noise band instead of by sign."""
+    helped, tied, hurt = helped_tied_hurt(lifts, noise_band=band)
+    p_sign = float(sign_test(helped, hurt)[0])
+    shares = [wilson_interval(count, len(lifts)) for count in (helped, hurt)]
+    marked = replace(
+        row,
+        helped=int(helped[0]),
+        tied=int(tied[0]),
+        hurt=int(hurt[0]),
+        p_sign=p_sign,
+        share_helped_low=float(shares[0][0][0]),
+        share_helped_high=float(shares[0][1][0]),
+        share_hurt_low=float(shares[1][0][0]),
+        share_hurt_high=float(shares[1][1][0]),
+        note=row.note.replace("helped and hurt are signs: no noise band", "").strip("; "),
+    )
+    numbers = {name: getattr(marked, name) for name in _FLAG_COLUMNS}
+    return replace(marked, flag=disagreement(numbers))
+
+
+_FLAG_COLUMNS = (
+    "p_t",
+    "p_wilcoxon",
+    "p_permutation",
+    "p_sign",
+    "ci_low",
+    "ci_high",
+    "bca_low",
+    "bca_high",
+)
+
+
+def _with_seed_intervals(
+    rows: Sequence[Comparison], pairs: Sequence[Paired], *, seed: int, resamples: int
+) -> pd.DataFrame:
+    """The rows as a table, with the interval over users and seeds where there are several."""
+    table = comparisons_table(rows)
+    ends = []
+    for pair in pairs:
+        if pair.per_seed is None:
+            ends.append((1 if len(pair.users) else 0, NAN, NAN))
+            continue
+        found = seed_interval(
+            pair.per_seed,
+            nested=is_per_user(pair.contrast.arm),
+            rng=np.random.default_rng(seed),
+            resamples=resamples,
+        )
+        ends.append((pair.per_seed.shape[1], found.low, found.high))
+    extra = pd.DataFrame(ends, columns=["n_seeds", "seeds_low", "seeds_high"], index=table.index)
+    return pd.concat([table, extra], axis=1)

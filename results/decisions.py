@@ -1,0 +1,419 @@
+"""Decision rules declared before results: pure functions that print the numbers they fired on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from results.analysis import Analysis
+from results.contrasts import Contrast, is_all_persona, is_swapped
+from results.wording import arm_title, contrast_title, interval, number, share
+
+NEED = "needs two users or more with scores in both arms"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Declared before results; the no-harm margin comes with the analysis."""
+
+    stable_share_hurt: float = 0.10
+    high_variance_share: float = 0.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One rule applied to one arm; ``fired`` is None where the numbers cannot be had."""
+
+    rule: str
+    arm: str
+    fired: bool | None
+    verdict: str
+    numbers: Mapping[str, float | int] = field(default_factory=dict)
+    would_change: str = ""
+
+    @property
+    def status(self) -> str:
+        """«fired», «did not fire» or «n/a»."""
+        return "n/a" if self.fired is None else "fired" if self.fired else "did not fire"
+
+
+def decide(
+    analysis: Analysis,
+    *,
+    thresholds: Thresholds | None = None,
+    persona: Mapping[str, float] | None = None,
+) -> list[Decision]:
+    """Apply every rule to every arm that it concerns.
+
+    Args:
+        analysis: The study's numbers.
+        thresholds: Declared shares; the defaults otherwise.
+        persona: Adapted minus base accuracy of persona prediction, ``difference, low, high``;
+            None where the stage was not run.
+    """
+    limits = thresholds or Thresholds()
+    found: list[Decision] = []
+    for contrast in analysis.contrasts:
+        row = analysis.row(contrast.name)
+        if row is None:
+            continue
+        numbers = {name: row[name] for name in _NUMBERS}
+        if contrast.question == "personal":
+            found.append(_personal(contrast, numbers))
+        elif contrast.question == "adapted" and is_all_persona(contrast.arm):
+            found.append(_all_persona(contrast, numbers, limits))
+        elif contrast.question == "personal_step":
+            found += [
+                _per_user(contrast, numbers, _swapped_low(analysis, contrast), limits),
+                _high_variance(contrast, numbers, limits),
+            ]
+        elif contrast.question == "adapter":
+            found.append(_adapter(contrast, numbers))
+        if contrast.question == "adapted" and not is_swapped(contrast.arm):
+            found.append(_no_harm(contrast, numbers, analysis.margin))
+    found += _worst_groups(analysis)
+    return [*sorted(found, key=lambda one: _RULES.index(one.rule)), _persona(persona)]
+
+
+_NUMBERS = (
+    "n_users",
+    "mean_lift",
+    "ci_low",
+    "ci_high",
+    "share_helped_low",
+    "share_hurt_low",
+    "share_hurt_high",
+)
+_RULES = (
+    "personal part",
+    "all-persona for simplicity",
+    "per-user adapters",
+    "high variance: cluster first",
+    "no harm",
+    "worst group",
+    "LoRA or prefix",
+    "persona prediction",
+)
+Numbers = dict[str, Any]
+
+
+def _known(numbers: Numbers, *names: str) -> bool:
+    return all(math.isfinite(numbers[name]) for name in names)
+
+
+def _unknown(rule: str, contrast: Contrast) -> Decision:
+    return Decision(rule=rule, arm=contrast.arm, fired=None, verdict=f"n/a: {contrast.name} {NEED}")
+
+
+def _lift(numbers: Numbers) -> str:
+    size = number(numbers["mean_lift"], signed=True)
+    return f"{size} {interval(numbers['ci_low'], numbers['ci_high'], signed=True)}"
+
+
+def _personal(contrast: Contrast, numbers: Numbers) -> Decision:
+    """Own minus swapped above 0: part of the gain is the user's own."""
+    rule = "personal part"
+    if not _known(numbers, "ci_low"):
+        return _unknown(rule, contrast)
+    fired = numbers["ci_low"] > 0
+    said = (
+        "part of the gain is personal: another user's adapter does not give it"
+        if fired
+        else "no evidence that the gain is personal; it may be more training alone"
+    )
+    return Decision(
+        rule=rule,
+        arm=contrast.arm,
+        fired=fired,
+        verdict=f"Own − swapped {_lift(numbers)}: {said}.",
+        numbers=numbers,
+        would_change=_any_or_all([_Bound("lower bound", numbers["ci_low"], 0.0, holds=fired)]),
+    )
+
+
+def _all_persona(contrast: Contrast, numbers: Numbers, limits: Thresholds) -> Decision:
+    """Positive and stable: recommend the shared adapter for simplicity."""
+    rule = "all-persona for simplicity"
+    if not _known(numbers, "ci_low", "share_hurt_high"):
+        return _unknown(rule, contrast)
+    positive = numbers["ci_low"] > 0
+    stable = numbers["share_hurt_high"] < limits.stable_share_hurt
+    said = {
+        (True, True): "positive and stable: recommended for simplicity",
+        (True, False): "positive on average, but a small share of hurt users is not shown",
+        (False, True): "stable, but no gain is shown",
+        (False, False): "neither a gain nor stability is shown",
+    }[positive, stable]
+    return Decision(
+        rule=rule,
+        arm=contrast.arm,
+        fired=positive and stable,
+        verdict=(
+            f"{arm_title(contrast.arm)} against the baseline {_lift(numbers)}, share hurt at most "
+            f"{share(numbers['share_hurt_high'])}: {said}."
+        ),
+        numbers=numbers,
+        would_change=_any_or_all(
+            [
+                _Bound("lower bound", numbers["ci_low"], 0.0, holds=positive),
+                _Bound(
+                    "upper bound of the share hurt",
+                    numbers["share_hurt_high"],
+                    limits.stable_share_hurt,
+                    holds=stable,
+                    upper=True,
+                ),
+            ]
+        ),
+    )
+
+
+def _per_user(
+    contrast: Contrast, numbers: Numbers, swapped_low: float, limits: Thresholds
+) -> Decision:
+    """Better than the shared adapter, personally so, and stable: recommend per-user adapters."""
+    rule = "per-user adapters"
+    if not _known(numbers, "ci_low", "share_hurt_high"):
+        return _unknown(rule, contrast)
+    personal = math.isfinite(swapped_low) and swapped_low > 0
+    stable = numbers["share_hurt_high"] < limits.stable_share_hurt
+    gains = numbers["ci_low"] > 0
+    lacks = [
+        what
+        for what, there in (
+            ("a gain over the shared adapter", gains),
+            ("a personal part (own − swapped above 0)", personal),
+            (f"a share hurt under {share(limits.stable_share_hurt)}", stable),
+        )
+        if not there
+    ]
+    said = "recommended for every user" if not lacks else f"not shown: {', '.join(lacks)}"
+    return Decision(
+        rule=rule,
+        arm=contrast.arm,
+        fired=not lacks,
+        verdict=f"{contrast_title(contrast.name)} {_lift(numbers)}: {said}.",
+        numbers=numbers | {"own_minus_swapped_low": swapped_low},
+        would_change=_any_or_all(
+            [
+                _Bound("lower bound", numbers["ci_low"], 0.0, holds=gains),
+                _Bound("lower bound of own − swapped", swapped_low, 0.0, holds=personal),
+                _Bound(
+                    "upper bound of the share hurt",
+                    numbers["share_hurt_high"],
+                    limits.stable_share_hurt,
+                    holds=stable,
+                    upper=True,
+                ),
+            ]
+        ),
+    )
+
+
+def _high_variance(contrast: Contrast, numbers: Numbers, limits: Thresholds) -> Decision:
+    """Helps some and harms others: cluster first, small deltas, roll back the rest."""
+    rule = "high variance: cluster first"
+    if not _known(numbers, "share_helped_low", "share_hurt_low", "ci_low"):
+        return _unknown(rule, contrast)
+    helped, hurt = numbers["share_helped_low"], numbers["share_hurt_low"]
+    limit = limits.high_variance_share
+    fired = min(helped, hurt) > limit
+    said = (
+        "adapters per cluster first, small user deltas where validation gains hold, roll back "
+        "the rest"
+        if fired
+        else "not shown to help some users and harm others"
+    )
+    return Decision(
+        rule=rule,
+        arm=contrast.arm,
+        fired=fired,
+        verdict=(
+            f"{contrast_title(contrast.name)}: at least {share(helped)} helped and at least "
+            f"{share(hurt)} hurt: {said}."
+        ),
+        numbers=numbers,
+        would_change=_any_or_all(
+            [
+                _Bound("lower bound of the helped share", helped, limit, holds=helped > limit),
+                _Bound("lower bound of the hurt share", hurt, limit, holds=hurt > limit),
+            ]
+        ),
+    )
+
+
+def _no_harm(contrast: Contrast, numbers: Numbers, margin: float) -> Decision:
+    """The mean is shown not to fall by more than the margin."""
+    rule = "no harm"
+    if not _known(numbers, "ci_low"):
+        return _unknown(rule, contrast)
+    fired = numbers["ci_low"] > -margin
+    said = "no mean harm beyond the margin" if fired else "harm beyond the margin is not ruled out"
+    return Decision(
+        rule=rule,
+        arm=contrast.arm,
+        fired=fired,
+        verdict=f"{contrast_title(contrast.name)} {_lift(numbers)}, margin {margin:g}: {said}.",
+        numbers=numbers | {"margin": margin},
+        would_change=_any_or_all([_Bound("lower bound", numbers["ci_low"], -margin, holds=fired)]),
+    )
+
+
+def _worst_groups(analysis: Analysis) -> list[Decision]:
+    """The cluster with the lowest mean lift of each arm: lower bound above minus the margin."""
+    found = []
+    for contrast, group in analysis.clusters.groupby("contrast", sort=False):
+        arm = str(contrast).partition(" - ")[0]
+        if is_swapped(arm):
+            continue
+        worst = group.iloc[0]
+        known = math.isfinite(worst["low"])
+        span = interval(worst["low"], worst["high"], signed=True)
+        found.append(
+            Decision(
+                rule="worst group",
+                arm=arm,
+                fired=bool(worst["passes"]) if known else None,
+                verdict=(
+                    f"Cluster {worst['cluster']} of {len(group)} (n = {worst['n_users']}): "
+                    f"{number(worst['mean_lift'], signed=True)} {span}"
+                    + ("." if known else f"; {worst['note']}.")
+                ),
+                numbers={"low": worst["low"], "margin": analysis.margin},
+                would_change=_any_or_all(
+                    [
+                        _Bound(
+                            "lower bound",
+                            worst["low"],
+                            -analysis.margin,
+                            holds=bool(worst["passes"]),
+                        )
+                    ]
+                ),
+            )
+        )
+    return found
+
+
+def _adapter(contrast: Contrast, numbers: Numbers) -> Decision:
+    """LoRA against prefix at the same grouping; fires where the interval leaves out 0."""
+    rule = "LoRA or prefix"
+    if not _known(numbers, "ci_low"):
+        return _unknown(rule, contrast)
+    low, high = numbers["ci_low"], numbers["ci_high"]
+    better = contrast.arm if low > 0 else contrast.reference if high < 0 else None
+    said = f"{arm_title(better)} scores higher" if better else "no evidence for either"
+    return Decision(
+        rule=rule,
+        arm=contrast.arm,
+        fired=better is not None,
+        verdict=f"{contrast_title(contrast.name)} {_lift(numbers)}: {said}.",
+        numbers=numbers,
+        would_change="an interval that leaves out 0" if better is None else "an interval over 0",
+    )
+
+
+def _persona(persona: Mapping[str, float] | None) -> Decision:
+    """Separability of users with adaptation: better, worse, or not run."""
+    rule, arm = "persona prediction", "all"
+    if persona is None:
+        return Decision(
+            rule=rule, arm=arm, fired=None, verdict="n/a: persona prediction was not run."
+        )
+    low, high = persona["low"], persona["high"]
+    said = (
+        "adaptation strengthens the user signal"
+        if low > 0
+        else "separability falls: suspect overfitting to surface form"
+        if high < 0
+        else "no evidence that adaptation changes separability"
+    )
+    return Decision(
+        rule=rule,
+        arm=arm,
+        fired=low > 0 or high < 0,
+        verdict=f"Accuracy, adapted − base {number(persona['difference'], signed=True)} "
+        f"{interval(low, high, signed=True)}: {said}.",
+        numbers=dict(persona),
+        would_change="an interval on the other side of 0",
+    )
+
+
+def _swapped_low(analysis: Analysis, contrast: Contrast) -> float:
+    row = analysis.row(f"{contrast.arm} - {contrast.arm}_swapped")
+    return math.nan if row is None else float(row["ci_low"])
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """One condition of a rule: a bound, its threshold, and on which side it must lie."""
+
+    what: str
+    value: float
+    limit: float
+    holds: bool
+    upper: bool = False
+
+    def words(self) -> str:
+        """Where the bound would have to move for the condition to turn over."""
+        if not math.isfinite(self.value):
+            return f"a known {self.what}"
+        to = "to or above" if self.upper == self.holds else "to or below"
+        if not self.holds:
+            to = to.removeprefix("to or ")
+        return f"{self.what} from {number(self.value)} {to} {number(self.limit, digits=2)}"
+
+
+def _any_or_all(bounds: list[_Bound]) -> str:
+    """Any failing condition stops a rule that fired; all lacking ones are needed to fire it."""
+    lacking = [bound.words() for bound in bounds if not bound.holds]
+    if lacking:
+        return " and ".join(lacking)
+    return " or ".join(bound.words() for bound in bounds)
+
+
+def recommendation(decisions: list[Decision]) -> list[str]:
+    """The deployment advice that follows from the rules, strongest first; never empty."""
+    fired = {rule: [d.arm for d in decisions if d.rule == rule and d.fired] for rule in _RULES}
+    names = {rule: ", ".join(map(arm_title, arms)) for rule, arms in fired.items()}
+    advice = []
+    if fired["per-user adapters"]:
+        advice.append(
+            f"Per-user adapters hold up: {names['per-user adapters']}. Their cost is one adapter "
+            "and one micro-update per user."
+        )
+    if fired["all-persona for simplicity"]:
+        advice.append(
+            f"One shared adapter is the simple choice: {names['all-persona for simplicity']} "
+            "is positive and stable."
+        )
+    if fired["high variance: cluster first"]:
+        advice.append(
+            f"{names['high variance: cluster first']}: helps some users and harms others. Adapt "
+            "per cluster first, add small user deltas where validation gains hold, and roll back "
+            "the rest (no-harm gate on validation)."
+        )
+    positive = [
+        arm_title(d.arm)
+        for d in decisions
+        if d.rule == "all-persona for simplicity" and not d.fired and d.numbers.get("ci_low", 0) > 0
+    ]
+    if positive:
+        advice.append(
+            f"{', '.join(positive)}: a mean gain, but it is not shown that few users are hurt. "
+            "Deploy behind a no-harm gate on validation, or measure more users and seeds."
+        )
+    if not advice:
+        advice.append(
+            "No rule recommends an adapter: keep the baseline, or gather more users, items or "
+            "seeds. The rules below say which number is short."
+        )
+    if fired["personal part"] and not fired["per-user adapters"]:
+        advice.append(
+            f"A personal part is there ({names['personal part']}: own − swapped above 0), but "
+            "the conditions for giving it to every user are not all met; a no-harm gate on "
+            "validation is the next step."
+        )
+    return advice

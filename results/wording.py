@@ -1,0 +1,180 @@
+"""Words chosen by the numbers: how a contrast, an interval or an arm is named in every text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pandas as pd
+
+from results.contrasts import SWAPPED
+
+Row = Mapping[str, Any] | pd.Series
+Verdict = Literal[
+    "higher", "lower", "perhaps higher", "perhaps lower", "within margin", "no evidence", "n/a"
+]
+ALPHA = 0.05
+FEW_USERS = 50
+LIBERAL = (
+    "with so few users the percentile interval is too short: in simulation at 20 users it misses "
+    "the true mean some 7 % of the time instead of 5 %"
+)
+ONE_SEED = (
+    "one training seed: the intervals hold for these trained adapters and carry no claim about "
+    "training noise"
+)
+_GROUPS = {
+    "_cluster_user": "cluster, then user",
+    "_per_user": "per user",
+    "_cluster": "per cluster",
+    "_all": "all personas",
+}
+_ADAPTERS = {"lora": "LoRA", "prefix": "Prefix"}
+
+
+def arm_title(arm: str) -> str:
+    """An arm's name for people: ``lora_per_user_swapped`` is «LoRA per user, swapped»."""
+    if arm == "baseline":
+        return "Baseline"
+    plain = arm.removesuffix(SWAPPED)
+    end = next((end for end in _GROUPS if plain.endswith(end)), "")
+    stem = plain.removesuffix(end)
+    title = f"{_ADAPTERS.get(stem, stem)} {_GROUPS[end]}" if end else plain.replace("_", " ")
+    return title + (", swapped" if arm.endswith(SWAPPED) else "")
+
+
+def contrast_title(contrast: str) -> str:
+    """«LoRA per user − its swapped control» of ``lora_per_user - lora_per_user_swapped``."""
+    arm, _, reference = contrast.partition(" - ")
+    if reference == arm + SWAPPED:
+        return f"{arm_title(arm)}: own − swapped"
+    return f"{arm_title(arm)} − {arm_title(reference)}" if reference else arm_title(arm)
+
+
+def number(value: float | None, *, digits: int = 3, signed: bool = False) -> str:
+    """A number with fixed digits and a true minus sign; «n/a» for what cannot be had."""
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    rounded = round(value, digits) + 0.0
+    return f"{rounded:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+
+def interval(low: float, high: float, *, digits: int = 3, signed: bool = False) -> str:
+    """«[0.021, 0.043]», or «n/a» without both ends."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "n/a"
+    ends = (number(end, digits=digits, signed=signed) for end in (low, high))
+    return f"[{', '.join(ends)}]"
+
+
+def p_text(p: float, *, name: str = "p") -> str:
+    """«p = 0.013», «p < 0.001» or «p n/a»."""
+    if not math.isfinite(p):
+        return f"{name} n/a"
+    return f"{name} < 0.001" if p < 0.001 else f"{name} = {p:.3f}"
+
+
+def share(value: float) -> str:
+    """A share as a percentage without decimals; «n/a» where there is none."""
+    return f"{100 * value:.0f} %" if math.isfinite(value) else "n/a"
+
+
+def plural(count: int, noun: str) -> str:
+    """«1 user», «12 users»."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def verdict(row: Row) -> Verdict:
+    """What the interval and the adjusted test allow to be said of one contrast.
+
+    ``higher`` and ``lower`` need the interval and the adjusted p; ``perhaps`` is the interval
+    alone; ``within margin`` needs TOST. Nothing here ever says that there is no difference.
+    """
+    low, high = float(row["ci_low"]), float(row["ci_high"])
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "n/a"
+    sure = float(row["p_adjusted"]) < ALPHA
+    if low > 0:
+        return "higher" if sure else "perhaps higher"
+    if high < 0:
+        return "lower" if sure else "perhaps lower"
+    return "within margin" if float(row["p_tost"]) < ALPHA else "no evidence"
+
+
+def finding(row: Row, *, metric_title: str, margin: float) -> str:
+    """One sentence on one contrast, in words that its statistics support."""
+    said = verdict(row)
+    name = contrast_title(str(row["contrast"]))
+    if said == "n/a":
+        mean = float(row["mean_lift"])
+        measured = f"; measured mean {number(mean, signed=True)}" if math.isfinite(mean) else ""
+        return f"{name}: n/a for {metric_title}, {reason(row)}{measured}."
+    tail = f"(n = {row['n_users']}, adjusted {p_text(float(row['p_adjusted']))})"
+    size = (
+        f"mean lift {number(float(row['mean_lift']), signed=True)} {metric_title}, 95 % interval "
+        f"{interval(float(row['ci_low']), float(row['ci_high']), signed=True)} {tail}"
+    )
+    return f"{name}: {_PHRASES[said]}; {size}{_beside(row, said, margin=margin)}."
+
+
+_PHRASES: dict[Verdict, str] = {
+    "higher": "evidence of a gain",
+    "lower": "evidence of a loss",
+    "perhaps higher": "the interval lies above 0, but the adjusted test does not confirm a gain",
+    "perhaps lower": "the interval lies below 0, but the adjusted test does not confirm a loss",
+    "within margin": "no evidence of a difference",
+    "no evidence": "no evidence of a difference",
+}
+
+
+def _beside(row: Row, said: Verdict, *, margin: float) -> str:
+    """What must be read beside the main clause: power, equivalence, tests that disagree."""
+    parts = []
+    if said == "within margin":
+        size = p_text(float(row["p_tost"]), name="TOST p")
+        parts.append(f"; the mean lies within the margin of ±{margin:g} ({size})")
+    if said in ("within margin", "no evidence", "perhaps higher", "perhaps lower"):
+        mde = number(float(row["mde80"]))
+        parts.append(f"; the smallest detectable lift was {mde} (80 % power)")
+    if row["flag"]:
+        parts.append(f"; {spoken_tests(str(row['flag']))}")
+    return "".join(parts)
+
+
+_TEST_NAMES = {
+    "p_permutation": "permutation test",
+    "p_wilcoxon": "Wilcoxon",
+    "p_sign": "sign test",
+    "p_t": "t test",
+    "bca": "BCa interval",
+    "ci": "percentile interval",
+}
+
+
+def spoken_tests(flag: str) -> str:
+    """A flag with the tests' names instead of their columns."""
+    words = [
+        _TEST_NAMES.get(word.strip(",;"), word.strip(",;")) + word[len(word.rstrip(",;")) :]
+        for word in flag.split()
+    ]
+    return " ".join(words)
+
+
+def reason(row: Row) -> str:
+    """Why a contrast has no interval: the «n/a» parts of its note."""
+    parts = [part.strip() for part in str(row["note"]).split(";")]
+    told = [part.removeprefix("n/a: ") for part in parts if part.startswith("n/a")]
+    return "; ".join(told) or "there is no interval"
+
+
+def caution(n_users: int, n_seeds: int) -> str:
+    """What a reader must know before trusting the intervals; empty where nothing."""
+    parts = []
+    if n_seeds == 1:
+        parts.append(ONE_SEED)
+    elif n_seeds == 2:
+        parts.append("two training seeds: three are needed for a claim about training noise")
+    if 1 < n_users < FEW_USERS:
+        parts.append(LIBERAL)
+    return "; ".join(parts)

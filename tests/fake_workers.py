@@ -1,0 +1,41 @@
+"""Workers that run no model, for tests of the sweep on a real Ray and a real Tuner."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from orchestrator.worker import NO_METRIC, CellReport, Places
+from tasks.cell import CellSpec
+
+
+class FakeWorker:
+    """Writes the process id and the parent that was there; obeys words in the arm's name."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.cells = 0
+
+    def run(self, cell_id: str, spec: CellSpec, *, staging: Path) -> CellReport:
+        self.cells += 1
+        if "raises" in spec.arm:
+            return CellReport(cell_id, False, "", "Traceback: planted", NO_METRIC, 0.0)
+        if "dies" in spec.arm:
+            self._die_if_first(cell_id, always="always" in spec.arm)
+        if "slow" in spec.arm:
+            time.sleep(600)
+        if spec.parent is not None and not (self.places.ledger / spec.parent).is_dir():
+            return CellReport(cell_id, False, "", "parent is missing", NO_METRIC, 0.0)
+        staging.mkdir(parents=True)
+        (staging / "made.txt").write_text(f"{os.getpid()} {self.cells}")
+        return CellReport(cell_id, True, str(staging), "", 0.5, 0.0)
+
+    def environment(self) -> dict[str, str]:
+        return {"worker": "fake"}
+
+    def _die_if_first(self, cell_id: str, *, always: bool) -> None:
+        mark = self.places.staging.parent / f"died-{cell_id}"
+        if always or not mark.exists():
+            mark.write_text("")
+            os._exit(9)

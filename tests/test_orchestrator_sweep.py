@@ -1,0 +1,193 @@
+"""The sweep on a real local Ray and a real Tuner; only the cells' work is a fake."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cell_queue import CellQueue
+from orchestrator.exit_codes import InfrastructureError, Interrupted
+from orchestrator.placement import Placement
+from orchestrator.plan import PlannedCell
+from orchestrator.sweep import SweepOptions, run_sweep
+from orchestrator.worker import CellReport, Places
+from tasks.cell import CellSpec
+
+pytestmark = pytest.mark.ray
+
+WORKER = "tests.fake_workers:FakeWorker"
+
+
+def cell(name: str, *, arm: str = "arm", parent: str | None = None) -> PlannedCell:
+    spec = CellSpec(
+        arm=arm,
+        purpose="evaluate",
+        grouping="all",
+        users=("user_1", "user_2"),
+        parent=parent,
+        data_sha256="d",
+        items_sha256="i",
+        template_sha256="t",
+        model_sha256="m",
+    )
+    depends_on = () if parent is None else (parent,)
+    return PlannedCell(name, spec, "global", arm, depends_on, 1.0)
+
+
+@dataclass
+class Book:
+    """Stands for the ledger: moves staged folders to their final names."""
+
+    ledger: Path
+    started_cells: list[str] = field(default_factory=list)
+    finished_cells: list[str] = field(default_factory=list)
+    failed_cells: dict[str, tuple[str, int]] = field(default_factory=dict)
+    blocked_cells: dict[str, str] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+
+    def keep(
+        self, cell: PlannedCell, report: CellReport, environment: dict[str, str], attempts: int
+    ) -> str | None:
+        assert environment == {"worker": "fake"}
+        if cell.arm == "unusable":
+            return "no adapter came out well"
+        shutil.move(report.staging, self.ledger / cell.cell_id)
+        self.attempts[cell.cell_id] = attempts
+        return None
+
+    def lose(self, cell: PlannedCell, error: str, attempts: int) -> None:
+        self.failed_cells[cell.cell_id] = (error, attempts)
+
+    def started(self, cell: PlannedCell) -> None:
+        self.started_cells.append(cell.cell_id)
+
+    def finished(self, cell: PlannedCell, report: CellReport) -> None:
+        self.finished_cells.append(cell.cell_id)
+
+    def failed(self, cell: PlannedCell, error: str) -> None:
+        assert self.failed_cells[cell.cell_id][0] == error
+
+    def blocked(self, cell: PlannedCell, cause: PlannedCell) -> None:
+        self.blocked_cells[cell.cell_id] = cause.cell_id
+
+    def made_by(self, cell_id: str) -> tuple[int, int]:
+        pid, count = (self.ledger / cell_id / "made.txt").read_text().split()
+        return int(pid), int(count)
+
+
+def sweep(folder: Path, cells: list[PlannedCell], **changes: object) -> tuple[Book, CellQueue]:
+    book = Book(folder / "ledger")
+    book.ledger.mkdir()
+    (folder / "staging").mkdir()
+    stop = changes.pop("stop", lambda: None)
+    options = SweepOptions(
+        places=Places(folder / "shards", book.ledger, folder / "staging"),
+        placement=Placement(1.0, 0.0, 2),
+        tune_folder=folder / "tune",
+        worker=WORKER,
+    )
+    options = replace(options, **changes)  # type: ignore[arg-type]
+    queue = run_sweep(
+        cells,
+        finished=set(),
+        options=options,
+        keeper=book,
+        observers=[book],
+        stop=stop,  # type: ignore[arg-type]
+    )
+    return book, queue
+
+
+def test_children_wait_for_their_parents_and_actors_stay(tiny_ray: None, tmp_path: Path) -> None:
+    cells = [cell("train"), *(cell(f"own{i}", parent="train") for i in range(4))]
+    cells += [cell(f"base{i}") for i in range(3)]
+    book, queue = sweep(tmp_path, cells)
+    assert sorted(book.finished_cells) == sorted(c.cell_id for c in cells)
+    assert queue.finished == set(book.finished_cells)
+    # No child ran before its parent was in the ledger: the fake worker would have failed it.
+    assert not book.failed_cells
+    processes = {book.made_by(name)[0] for name in book.finished_cells}
+    assert len(processes) <= 2, "an actor was replaced although it could be reused"
+    assert not any((tmp_path / "tune").iterdir())
+    assert not any((tmp_path / "staging").iterdir())
+
+
+def test_one_trial_can_hold_several_cells(tiny_ray: None, tmp_path: Path) -> None:
+    book, _ = sweep(tmp_path, [cell(f"c{i}") for i in range(5)], cells_per_trial=3)
+    assert sorted(book.finished_cells) == [f"c{i}" for i in range(5)]
+
+
+def test_a_cell_that_raises_blocks_its_children_alone(tiny_ray: None, tmp_path: Path) -> None:
+    cells = [
+        cell("bad", arm="raises"),
+        cell("child", parent="bad"),
+        cell("grandchild", parent="child"),
+        cell("good"),
+        cell("nan", arm="unusable"),
+    ]
+    book, queue = sweep(tmp_path, cells)
+    assert book.finished_cells == ["good"]
+    assert book.failed_cells == {
+        "bad": ("Traceback: planted", 1),
+        "nan": ("no adapter came out well", 1),
+    }
+    assert set(book.started_cells) == {"bad", "good", "nan"}
+    assert set(book.blocked_cells) == {"child", "grandchild"}
+    assert queue.exhausted
+
+
+def test_a_killed_worker_is_replaced_and_the_attempts_are_counted(
+    tiny_ray: None, tmp_path: Path
+) -> None:
+    cells = [cell("once", arm="dies"), cell("good"), cell("child", parent="once")]
+    book, _ = sweep(tmp_path, cells)
+    assert sorted(book.finished_cells) == ["child", "good", "once"]
+    assert book.attempts == {"once": 2, "good": 1, "child": 1}
+
+
+def test_a_worker_that_always_dies_fails_its_cell_after_three_retries(
+    tiny_ray: None, tmp_path: Path
+) -> None:
+    book, _ = sweep(tmp_path, [cell("bad", arm="dies always"), cell("good")])
+    assert book.finished_cells == ["good"]
+    error, attempts = book.failed_cells["bad"]
+    assert attempts == 4
+    assert "died 4 times" in error
+
+
+def test_a_stop_ends_a_running_sweep_at_once(tiny_ray: None, tmp_path: Path) -> None:
+    calls = []
+
+    def stop() -> None:
+        calls.append(1)
+        if len(calls) > 40:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        sweep(tmp_path, [cell("slow", arm="slow")], stop=stop)
+
+
+def test_a_disk_that_takes_no_record_ends_the_sweep(tiny_ray: None, tmp_path: Path) -> None:
+    class Full(Book):
+        def keep(self, *_: object) -> str | None:  # type: ignore[override]
+            raise InfrastructureError("no space left")
+
+    book = Full(tmp_path / "ledger")
+    options = SweepOptions(
+        places=Places(tmp_path / "shards", book.ledger, tmp_path / "staging"),
+        placement=Placement(1.0, 0.0, 2),
+        tune_folder=tmp_path / "tune",
+        worker=WORKER,
+    )
+    with pytest.raises(InfrastructureError, match="no space left"):
+        run_sweep([cell("a")], finished=set(), options=options, keeper=book)
+
+
+def test_trials_that_never_get_their_resources_end_the_sweep(
+    tiny_ray: None, tmp_path: Path
+) -> None:
+    with pytest.raises(InfrastructureError, match="no trial could start within 1 s"):
+        sweep(tmp_path, [cell("a")], placement=Placement(64.0, 0.0, 1), stall_seconds=1.0)

@@ -1,0 +1,176 @@
+"""A cell from start to end on the shipped base model and a few small synthetic users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.work import synthetic_users
+from data.schema import UserData
+from tasks.adapters.bank import AdapterState
+from tasks.adapters.peft_io import load_state
+from tasks.base_model import BaseModel, load_base
+from tasks.cell import CellOutcome, CellSpec
+from tasks.config import (
+    DecodingConfig,
+    LoraConfig,
+    ModelConfig,
+    PrefixConfig,
+    TaskError,
+    TrainingConfig,
+)
+from tasks.encoder import Encoder, load_encoder
+from tasks.grouping import derangement
+from tasks.trial import run_cell, write_outcome
+
+USERS, SESSIONS = 4, 12
+PERSONAL = TrainingConfig(learning_rate=2e-3, epochs=1, examples=4, token_budget=200)
+SHARED = TrainingConfig(learning_rate=2e-2, epochs=2, examples_per_step=8, early_stopping=True)
+HASHES = {
+    "data_sha256": "d",
+    "items_sha256": "i",
+    "template_sha256": "t",
+    "model_sha256": "m",
+    "decoding": DecodingConfig(max_new_tokens=24, max_total_tokens=512),
+}
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseModel:
+    return load_base(ModelConfig(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("embedded", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> list[UserData]:
+    folder = tmp_path_factory.mktemp("raw")
+    return synthetic_users(folder, users=USERS, sessions=SESSIONS)
+
+
+def spec(arm: str, users: list[UserData], **own) -> CellSpec:  # type: ignore[no-untyped-def]
+    keys = tuple(user.user_key for user in users)
+    return CellSpec(arm=arm, users=keys, **{**HASHES, **own})
+
+
+def trained_for_all(base, encoder, users, adapter) -> CellOutcome:  # type: ignore[no-untyped-def]
+    cell = spec(
+        f"{adapter.kind}_all", users, purpose="train", grouping="all", adapter=adapter,
+        training=SHARED, split="val",
+    )  # fmt: skip
+    return run_cell(cell, users=users, base=base, encoder=encoder)
+
+
+@pytest.fixture(scope="module")
+def parents(base, encoder, users) -> dict[str, CellOutcome]:  # type: ignore[no-untyped-def]
+    adapters = (LoraConfig(rank=4), PrefixConfig(tokens=6))
+    return {a.kind: trained_for_all(base, encoder, users, a) for a in adapters}
+
+
+def personalized(base, encoder, users, parents, kind, block=None) -> CellOutcome:  # type: ignore[no-untyped-def]
+    block = block or users
+    parent: AdapterState = parents[kind].adapters
+    cell = spec(
+        f"{kind}_per_user", block, purpose="personalize", grouping="user",
+        adapter=parent.config, training=PERSONAL, parent="p", swapped_control=True,
+    )  # fmt: skip
+    return run_cell(cell, users=block, base=base, encoder=encoder, parent=parent)
+
+
+def test_baseline_scores_every_test_item_once(base, encoder, users) -> None:  # type: ignore[no-untyped-def]
+    cell = spec("baseline", users, purpose="evaluate", grouping="none")
+    items = run_cell(cell, users=users, base=base, encoder=encoder).items
+    assert items is not None
+    expected = [
+        f"{user.user_key}/{session.session_id}/{turn}"
+        for user in users
+        for session in user.of_split("test")
+        for turn in session.item_turns
+    ]
+    assert items["item_id"].tolist() == expected
+    assert (items["control"] == "own").all()
+    assert items["rouge_l"].between(0, 1).all()
+    assert np.isfinite(items[["nll", "embedding_similarity", "verbosity_error"]]).all(axis=None)
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+def test_a_shared_adapter_learns_and_its_best_epoch_is_kept(kind, base, encoder, users, parents):  # type: ignore[no-untyped-def]
+    outcome = parents[kind]
+    (slot,) = outcome.slots
+    assert (slot.slot, slot.status) == ("all", "ok")
+    assert np.mean(slot.losses[-2:]) < np.mean(slot.losses[:2])
+    cell = spec(
+        f"{kind}_all", users, purpose="evaluate", grouping="all",
+        adapter=outcome.adapters.config, parent="p", split="val",
+    )  # fmt: skip
+    items = run_cell(cell, users=users, base=base, encoder=encoder, parent=outcome.adapters).items
+    macro = items.groupby("user_id")["rouge_l"].mean().mean()
+    # Validation inside training decodes through the very same bank, hooks added once.
+    assert macro == pytest.approx(max(row["val_rouge_l"] for row in outcome.curve), abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+def test_personal_adapters_are_scored_as_own_and_as_swapped(kind, base, encoder, users, parents):  # type: ignore[no-untyped-def]
+    outcome = personalized(base, encoder, users, parents, kind)
+    items = outcome.items
+    own, swapped = (items[items["control"] == c] for c in ("own", "swapped"))
+    assert own["item_id"].tolist() == swapped["item_id"].tolist()
+    assert (own["adapter_of"] == own["user_id"]).all()
+    partners = derangement([user.user_key for user in users], seed=0)
+    assert swapped["adapter_of"].tolist() == [partners[user] for user in swapped["user_id"]]
+    assert all(report.shift_norm > 0 for report in outcome.slots)
+    assert not np.allclose(own["nll"].to_numpy(), swapped["nll"].to_numpy())
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+def test_a_user_alone_and_in_a_block_get_the_same_adapter(kind, base, encoder, users, parents):  # type: ignore[no-untyped-def]
+    together = personalized(base, encoder, users, parents, kind).adapters
+    alone = personalized(base, encoder, users, parents, kind, block=users[1:2]).adapters
+    mine = together.one(users[1].user_key)
+    for name, tensor in alone.tensors.items():
+        np.testing.assert_allclose(mine.tensors[name].numpy(), tensor.numpy(), atol=1e-4)
+
+
+def test_a_cell_is_a_pure_function_also_on_a_used_runtime(base, encoder, users, parents) -> None:  # type: ignore[no-untyped-def]
+    first = personalized(base, encoder, users, parents, "lora")
+    personalized(base, encoder, users[:2], parents, "prefix")
+    again = personalized(base, encoder, users, parents, "lora")
+    pd.testing.assert_frame_equal(first.items, again.items)
+    for name, tensor in first.adapters.tensors.items():
+        assert np.array_equal(tensor.numpy(), again.adapters.tensors[name].numpy())
+
+
+def test_an_outcome_on_disk_holds_what_it_held(tmp_path: Path, base, encoder, users, parents):  # type: ignore[no-untyped-def]
+    outcome = personalized(base, encoder, users, parents, "lora")
+    write_outcome(outcome, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "adapters.safetensors",
+        "items.parquet",
+        "outcome.json",
+    ]
+    state = load_state(tmp_path / "adapters.safetensors")
+    assert state.slots == outcome.adapters.slots
+    items = pd.read_parquet(tmp_path / "items.parquet")
+    assert items["rouge_l"].tolist() == outcome.items["rouge_l"].tolist()
+
+
+def test_arguments_that_do_not_fit_the_spec_are_refused(base, encoder, users) -> None:  # type: ignore[no-untyped-def]
+    cell = spec("baseline", users, purpose="evaluate", grouping="none")
+    with pytest.raises(TaskError, match="not those of the cell's block"):
+        run_cell(cell, users=users[::-1], base=base, encoder=encoder)
+    with pytest.raises(TaskError, match="names parent"):
+        run_cell(cell.model_copy(update={"parent": "x"}), users=users, base=base, encoder=encoder)
+
+
+def test_a_derangement_moves_everybody_and_uses_every_adapter_once() -> None:
+    names = [f"u{i}" for i in range(9)]
+    partners = derangement(names, seed=1)
+    assert sorted(partners.values()) == names
+    assert all(own != other for own, other in partners.items())
+    assert derangement(["only"], seed=1) == {}
