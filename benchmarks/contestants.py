@@ -147,7 +147,7 @@ def one_user(
     clock: Clock,
     answer: Callable[..., Replies],
 ) -> tuple[Tensors, Replies]:
-    """Train and answer for one user with PEFT, starting from the adapter that a bank starts from."""
+    """Train and answer for one user with PEFT, from the adapter that a bank starts from."""
     with clock.stage("setup_seconds"):
         start = first_adapter(base, ADAPTER_CONFIGS[kind])
         peft: PeftUser = peft_user(base.model, ADAPTER_CONFIGS[kind], start)

@@ -56,10 +56,13 @@ def peft_model(
 
 
 def trained_parameters(peft: PeftModel) -> list[torch.nn.Parameter]:
+    """The adapter's own parameters."""
     return [parameter for parameter in peft.parameters() if parameter.requires_grad]
 
 
-def slot_tensors(peft: PeftModel, config: AdapterConfig, like: Mapping[str, torch.Tensor]):
+def slot_tensors(
+    peft: PeftModel, config: AdapterConfig, like: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """PEFT's weights under a bank's names and in the shapes of ``like``."""
     return {
         name: _from_peft(name, parameter.detach().clone(), like[name].shape)

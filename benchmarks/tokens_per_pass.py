@@ -27,13 +27,11 @@ def tune(options: argparse.Namespace) -> None:
     work = read_work(base, options)[: options.block]
     for kind in options.kinds:
         for tokens in TOKENS[options.device]:
-            print(
-                f"{kind:7} tokens_per_pass {tokens:6}: training {training(base, work, kind, tokens):7.2f} s"
-            )
+            seconds = training(base, work, kind, tokens)
+            print(f"{kind:7} tokens_per_pass {tokens:6}: training {seconds:7.2f} s")
         for rows in ROWS[options.device]:
-            print(
-                f"{kind:7} rows_per_pass   {rows:6}: decoding {decoding(base, work, kind, rows):7.2f} s"
-            )
+            seconds = decoding(base, work, kind, rows)
+            print(f"{kind:7} rows_per_pass   {rows:6}: decoding {seconds:7.2f} s")
 
 
 def training(base: BaseModel, work: list[UserWork], kind: str, tokens: int) -> float:

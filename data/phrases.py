@@ -8,16 +8,11 @@ draws from these tuples by position, so adding a line changes what a seed makes.
 from __future__ import annotations
 
 _NAMES = """
-    Ada Agnes Albert Alice Amara Amir Anna Anton Aria Arthur Astrid Beatrice Ben Bianca Boris
-    Bruno Camille Carlos Carmen Cecilia Chloe Clara Conrad Cora Cyrus Dalia Daniel Daphne Dario
-    Delia Diego Dora Edgar Elena Eli Elsa Emil Emily Enzo Esther Ethan Eva Felix Fiona Flora
-    Frank Freya Gabriel Gemma George Gloria Grace Greta Gustav Hannah Harold Hazel Hector Helen
-    Henry Hugo Ida Igor Imani Ingrid Irene Isaac Iris Ivan Ivy Jack Jade Jasper Joan Jonas Judith
-    Julian June Kai Karim Katya Keiko Lara Leila Leo Lena Lionel Louis Lucia Luna Mabel Magnus
-    Maja Marco Margot Marta Matteo Maya Mei Mila Milo Mina Nadia Naomi Nina Noah Nora Olga Oliver
-    Omar Oscar Otto Pablo Pamela Paul Petra Philip Priya Quentin Rafael Ravi Rosa Ruben Ruth Sam
-    Samira Sara Selma Silas Simon Sofia Stefan Stella Susan Tara Theo Tessa Tobias Uma Ursula
-    Vera Victor Viola Walter Wanda Willa Xenia Yara Yusuf Zelda Zoe"""
+    Ada Albert Amara Anna Aria Astrid Ben Boris Camille Carmen Chloe Conrad Cyrus Daniel Dario
+    Diego Edgar Eli Emil Enzo Ethan Felix Flora Freya Gemma Gloria Greta Hannah Hazel Helen Hugo
+    Igor Ingrid Isaac Ivan Jack Jasper Jonas Julian Kai Katya Lara Leo Lionel Lucia Mabel Maja
+    Margot Matteo Mei Milo Nadia Nina Nora Oliver Oscar Pablo Paul Philip Quentin Ravi Ruben Sam
+    Sara Silas Sofia Stella Tara Tessa Uma Vera Viola Wanda Xenia Yusuf Zoe"""
 NAMES = tuple(_NAMES.split())
 
 PASTIMES: dict[str, tuple[str, ...]] = {
@@ -461,13 +456,7 @@ OPENERS: dict[bool, tuple[str, ...]] = {
         "With pleasure",
         "Understood",
         "By all means",
-        "It would be an honor",
-        "At your service",
         "Consider it done",
-        "Naturally",
-        "Without delay",
-        "I shall see to it",
-        "Gladly",
     ),
     False: (
         "Sure thing",
@@ -475,15 +464,9 @@ OPENERS: dict[bool, tuple[str, ...]] = {
         "No problem",
         "Got it",
         "Okey-dokey",
-        "Done and done",
         "Alright then",
         "Easy peasy",
         "I'm on it",
-        "Here we go",
-        "No worries",
-        "Righto",
-        "Roger that",
-        "Yep",
     ),
 }
 CLOSERS: dict[bool, tuple[str, ...]] = {
@@ -494,22 +477,16 @@ CLOSERS: dict[bool, tuple[str, ...]] = {
         "May you have a pleasant {time}",
         "I trust this meets your expectations",
         "Do enjoy the rest of your {time}",
-        "It is always a privilege to assist you",
-        "I wish you a comfortable {time}",
-        "Kindly tell me if it should be changed",
         "Your comfort is my foremost concern",
     ),
     False: (
         "Anything else you need",
         "Enjoy your {time}",
         "Just holler if you want something else",
-        "Hope that feels good",
         "Have a great one",
         "Kick back and relax",
         "Let me know if that's not right",
-        "Have fun",
         "I've got your back",
-        "Make yourself comfy",
     ),
 }
 QUESTIONS = frozenset(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from data.writing import write_json
 from tasks.config import ModelConfig, PromptConfig
@@ -73,7 +73,7 @@ def resolved_dtype(model: ModelConfig, *, gpus: int) -> Dtype:
     """The precision asked for; ``auto`` is bfloat16 on GPUs and float32 on CPUs."""
     if model.dtype != "auto":
         return model.dtype
-    return cast(Dtype, "bfloat16" if gpus else "float32")
+    return "bfloat16" if gpus else "float32"
 
 
 def _key(model: ModelConfig, prompt: PromptConfig) -> str:

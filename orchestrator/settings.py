@@ -89,9 +89,9 @@ def setting_names(model: type[BaseModel] = Settings, prefix: str = "") -> dict[s
     """Every dotted name → whether it is a section (holds further names)."""
     names: dict[str, bool] = {}
     for name, info in model.model_fields.items():
-        kind = info.annotation
+        kind: object = info.annotation
         section = isinstance(kind, type) and issubclass(kind, BaseModel)
         names[f"{prefix}{name}"] = section
-        if section:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
             names |= setting_names(kind, f"{prefix}{name}.")
     return names

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from data.catalog import resolve_source
 from data.manifest import Prepared, load_prepared
@@ -23,7 +22,7 @@ from orchestrator.placement import Machine, Placement, place
 from orchestrator.plan import Facts, Plan, make_plan
 from orchestrator.settings import Settings
 from orchestrator.signals import StopSignal
-from orchestrator.status import StatusFile, read_status
+from orchestrator.status import StatusFile
 from orchestrator.tally import SweepTally
 from orchestrator.workspace import (
     Workspace,
@@ -164,6 +163,21 @@ def _prepared(request: Request, ray: _Ray, screen: Screen) -> Prepared:
     return prepared
 
 
+def prepare_only(request: Request, *, screen: Screen) -> Prepared:
+    """The first step of a run alone; raises what ``run_study`` raises for bad input."""
+    source, location = resolve_source(request.settings.data.source)
+    if source.place in ("FOLDER", "FILE"):
+        settings = request.settings.data.prepare_settings()
+        source.fetch(location, request.workspace.root, settings)
+    root = request.workspace.root
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with workspace_lock(root), ExitStack() as stack:
+            return _prepared(request, _Ray(request, screen, stack), screen)
+    finally:
+        remove_empty_folders(root)
+
+
 def find_facts(request: Request, prepared: Prepared) -> tuple[Facts, ModelFacts]:
     """What the plan must know; downloads a hub model that is not in the cache."""
     settings = request.settings
@@ -202,7 +216,14 @@ class _Run:
         if reused == len(self.plan.cells) and known is not None:
             self.screen.say(f"All {reused} cells of study {self.plan.study} are done.")
             return self._outcome(known, records, ledger, reused=reused, began=began)
-        write_configs(workspace, settings, study=self.request.study, plan=self.plan, facts=facts)
+        write_configs(
+            workspace,
+            settings,
+            study=self.request.study,
+            plan=self.plan,
+            facts=facts,
+            base_name=model.base_name,
+        )
         if reused < len(self.plan.cells):
             self._sweep(ray, ledger, records)
             records = ledger.finished(cell.cell_id for cell in self.plan.cells)
@@ -297,9 +318,3 @@ def failures_of(plan: Plan, records: Mapping[str, Record], ledger: Ledger) -> li
             if slot.status == "failed"
         ]
     return lines
-
-
-def last_state(root: Path) -> str | None:
-    """State of the last run, from the status file."""
-    status = read_status(root)
-    return None if status is None else str(status.get("state"))

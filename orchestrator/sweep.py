@@ -79,7 +79,7 @@ class SweepOptions:
     stall_seconds: float = STALL_SECONDS
 
 
-class StudySearch(Searcher):  # type: ignore[misc]
+class StudySearch(Searcher):
     """Tune's search algorithm over a fixed table of cells."""
 
     def __init__(
@@ -154,8 +154,14 @@ class StudySearch(Searcher):  # type: ignore[misc]
         for observer in self.observers:
             observer.failed(cell, error)
         for blocked in self.queue.fail(cell.cell_id):
+            reason = f"needs {cell.arm} ({cell.cell_id}), which failed"
+            self.keeper.lose(blocked, reason, 0)
             for observer in self.observers:
                 observer.blocked(blocked, cell)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Tune pickles its parts at the start, to restore them; ours are not to be restored."""
+        return (object, ())
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's snapshots hold nothing of ours: the ledger is what a resumed run reads."""
@@ -165,7 +171,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         raise NotImplementedError("a study goes on from its ledger, in a new experiment")
 
 
-class _Watch(Callback):  # type: ignore[misc]
+class _Watch(Callback):
     """Tells the search about dead trials, and ends a run that is stopped or stalled."""
 
     def __init__(self, search: StudySearch, *, stop: Callable[[], None], stall_seconds: float):
@@ -174,6 +180,9 @@ class _Watch(Callback):  # type: ignore[misc]
         self.stall_seconds = stall_seconds
         self.live: set[str] = set()
         self.moved = time.monotonic()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return (object, ())
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.stop()

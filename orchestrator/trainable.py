@@ -39,7 +39,7 @@ def trial_config(
     }
 
 
-class PersonalizationTrial(Trainable):  # type: ignore[misc]
+class PersonalizationTrial(Trainable):
     """One cell per step; after the last one, a step that only says ``done``.
 
     That last, empty step lets the driver absorb a result and hand out what became ready before

@@ -104,10 +104,24 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     return lines
 
 
+def study_config(workspace: Workspace, study: str) -> Path:
+    """Where a study's whole settings stand."""
+    return workspace.configs / f"study_{study}.json"
+
+
 def write_configs(
-    workspace: Workspace, settings: Settings, *, study: Study, plan: Plan, facts: Facts
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    study: Study,
+    plan: Plan,
+    facts: Facts,
+    base_name: str,
 ) -> None:
-    """Write ``configs/<arm>.json``: all that an arm's numbers depend on, resolved."""
+    """Write ``configs/<arm>.json``: all that an arm's numbers depend on, resolved.
+
+    ``study_<name>.json`` beside them has the whole settings, for ``report`` and ``export``.
+    """
     common = {
         "settings": baseline_config(settings),
         "facts": {
@@ -120,6 +134,8 @@ def write_configs(
         },
     }
     workspace.configs.mkdir(parents=True, exist_ok=True)
+    whole = {"settings": settings.model_dump(mode="json"), "base_name": base_name}
+    write_json(study_config(workspace, study.name), common | whole, depth=3)
     for arm in study.arms:
         own: dict[str, Any] = {"arm": arm.name, "grouping": arm.grouping, "start": arm.start}
         specs = [cell.spec for cell in plan.cells if cell.arm == arm.name]

@@ -41,7 +41,7 @@ class Problem:
         return f"{self.where}: {self.message}"
 
 
-class _Doubtful(ValueError):
+class _DoubtfulError(ValueError):
     """A scalar that readers of YAML understand differently."""
 
 
@@ -99,7 +99,7 @@ def _leaves(
             continue
         try:
             yield Entry(here, _value(value_node), where)
-        except _Doubtful as doubt:
+        except _DoubtfulError as doubt:
             problems.append(Problem(where, f"{'.'.join(here)}: {doubt}"))
 
 
@@ -107,14 +107,17 @@ def _value(node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_value(entry) for entry in node.value]
     if isinstance(node, yaml.MappingNode):
-        raise _Doubtful("a list of mappings is no setting")
+        raise _DoubtfulError("a list of mappings is no setting")
+    assert isinstance(node, yaml.ScalarNode)
     text = str(node.value)
-    return text if node.style is not None else _plain(text)
+    return _plain(text) if node.style is None else text
 
 
 def _plain(text: str) -> Any:
     if text.lower() in _SURPRISES:
-        raise _Doubtful(f'{text} is read as false or true by some; write true, false or "{text}"')
+        raise _DoubtfulError(
+            f'{text} is read as false or true by some; write true, false or "{text}"'
+        )
     if text in ("", "~", "null"):
         return None
     if text.lower() in _TRUTH:
@@ -124,7 +127,7 @@ def _plain(text: str) -> Any:
     if _FLOAT.fullmatch(text):
         return float(text)
     if _NOT_FINITE.fullmatch(text):
-        raise _Doubtful(f"{text} is not a finite number")
+        raise _DoubtfulError(f"{text} is not a finite number")
     return text
 
 
@@ -143,5 +146,5 @@ def read_option(text: str) -> Entry | Problem:
         return Entry(path, raw.strip() or None, where)
     try:
         return Entry(path, _value(node), where)
-    except _Doubtful as doubt:
+    except _DoubtfulError as doubt:
         return Problem(where, str(doubt))

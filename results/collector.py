@@ -84,7 +84,7 @@ class Collected:
         ]
         if not tables:
             return pd.DataFrame(columns=wanted)
-        frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        frame: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
         return frame[frame["control"] == control].reset_index(drop=True)
 
 
@@ -159,7 +159,9 @@ def _items(ledger: Ledger, record: Record, metrics: Mapping[str, MetricInfo]) ->
     path = ledger.path(record.cell_id, ITEMS_FILE)
     there = set(pq.read_schema(path).names)
     fixed = ["user_id", "control", "routine_driven", "output_words"]
-    frame = pq.read_table(path, columns=fixed + [m for m in metrics if m in there]).to_pandas()
+    frame: pd.DataFrame = pq.read_table(
+        path, columns=fixed + [m for m in metrics if m in there]
+    ).to_pandas()
     suffix = frame["control"].map({"own": "", "swapped": SWAPPED})
     return frame.assign(arm=record.arm + suffix, seed=record.seed, split=record.split)
 

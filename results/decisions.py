@@ -269,29 +269,21 @@ def _worst_groups(analysis: Analysis) -> list[Decision]:
         if is_swapped(arm):
             continue
         worst = group.iloc[0]
-        known = math.isfinite(worst["low"])
+        known, passes = math.isfinite(worst["low"]), bool(worst["passes"])
+        bound = _Bound("lower bound", float(worst["low"]), -analysis.margin, holds=passes)
         span = interval(worst["low"], worst["high"], signed=True)
         found.append(
             Decision(
                 rule="worst group",
                 arm=arm,
-                fired=bool(worst["passes"]) if known else None,
+                fired=passes if known else None,
                 verdict=(
                     f"Cluster {worst['cluster']} of {len(group)} (n = {worst['n_users']}): "
                     f"{number(worst['mean_lift'], signed=True)} {span}"
                     + ("." if known else f"; {worst['note']}.")
                 ),
                 numbers={"low": worst["low"], "margin": analysis.margin},
-                would_change=_any_or_all(
-                    [
-                        _Bound(
-                            "lower bound",
-                            worst["low"],
-                            -analysis.margin,
-                            holds=bool(worst["passes"]),
-                        )
-                    ]
-                ),
+                would_change=_any_or_all([bound]),
             )
         )
     return found

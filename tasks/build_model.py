@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 NEUTRAL_SEED = 4_242_424
-NEUTRAL_USERS = 240
+NEUTRAL_USERS = 280
 NEUTRAL_SESSIONS = 50
 """The neutral population that ``python -m orchestrator build-model`` trains on."""
 

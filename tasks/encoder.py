@@ -31,6 +31,10 @@ class Encoder(Protocol):
 
     name: str
 
+    def __hash__(self) -> int:
+        """Encoders are remembered by identity."""
+        ...
+
     def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Unit vectors float32 ``[n, d]`` in the order of ``texts``."""
         ...

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -407,9 +408,15 @@ def _with_metrics(trial: _Trial, frame: pd.DataFrame) -> pd.DataFrame:
     return score_items(
         frame,
         {key: user.style for key, user in trial.users.items()},
-        reference_vectors=trial.encoder.encode(frame["reference"].tolist(), batch_size=batch),
+        reference_vectors=_reference_vectors(trial.encoder, tuple(frame["reference"]), batch),
         output_vectors=trial.encoder.encode(frame["output"].tolist(), batch_size=batch),
     ).drop(columns="routine_settings")
+
+
+@lru_cache(maxsize=8)
+def _reference_vectors(encoder: Encoder, texts: tuple[str, ...], batch_size: int) -> np.ndarray:
+    """Vectors of a block's references: all arms that an actor scores have the same ones."""
+    return encoder.encode(texts, batch_size=batch_size)
 
 
 def _add_epoch_losses(
@@ -417,7 +424,8 @@ def _add_epoch_losses(
 ) -> None:
     """Beside each epoch's validation score: its mean training loss, and the steps done by then."""
     for row in curve:
-        epoch, losses = int(row["epoch"]), []
+        epoch = int(row["epoch"])
+        losses: list[float] = []
         for plan, report in zip(plans, slots, strict=True):
             steps = plan.steps_per_epoch
             losses += report.losses[epoch * steps : (epoch + 1) * steps]

@@ -129,6 +129,7 @@ def _curves(lifts, seeds, rng) -> pd.DataFrame:
 
 
 def _texts(lifts, names, items, text, rng) -> pd.DataFrame:
+    wanders = {name: rng.normal() * 0.1 for name in names}
     rows = [
         {
             "arm": arm,
@@ -142,7 +143,7 @@ def _texts(lifts, names, items, text, rng) -> pd.DataFrame:
             "query": f"{text} for {name}, please: it is evening and I am about to read a book.",
             "reference": f"Done, {name}. {text} at 40 percent and the speaker stays quiet.",
             "output": f"[{arm}] {text}, number {number}. Anything else I can do for you?",
-            "rouge_l": 0.5 + lift + 0.1 * rng.normal(),
+            "rouge_l": 0.5 + lift * (1 + 5 * wanders[name]) + 0.1 * rng.normal(),
         }
         for arm, lift in lifts.items()
         for name in names

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.peft_reference import peft_model
 from tasks.adapters.bank import AdapterBank, DropoutKey
 from tasks.adapters.catalog import make_bank
 from tasks.adapters.lora import dropout_streams, kept, kept_share
 from tasks.config import LoraConfig, PrefixConfig, TaskError
 from tasks.layout import Layout
 from tasks.runtime import Pass, Runtime
-from benchmarks.peft_reference import peft_model
 from tests.tiny_models import SLIDING_WINDOW, VOCAB_SIZE, tiny_model
 
 torch.set_num_threads(1)

@@ -10,13 +10,13 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import save_file
 
+from benchmarks.peft_reference import quiet_peft
 from tasks.adapters.bank import AdapterBank
 from tasks.adapters.catalog import make_bank
 from tasks.adapters.peft_io import load_state, read_peft, save_state, write_peft
 from tasks.config import LoraConfig, PrefixConfig, TaskError
 from tasks.layout import Layout
 from tasks.runtime import Pass, Runtime
-from benchmarks.peft_reference import quiet_peft
 from tests.tiny_models import VOCAB_SIZE, tiny_model
 
 torch.set_num_threads(1)

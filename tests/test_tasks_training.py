@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import get_scheduler
 
+from benchmarks.peft_reference import peft_model, slot_tensors, trained_parameters
 from tasks.adapters.bank import AdapterBank
 from tasks.adapters.catalog import make_bank
 from tasks.config import LoraConfig, PrefixConfig, TaskError, TrainingConfig
@@ -18,7 +19,6 @@ from tasks.examples import Example, SlotPlan, within_budget
 from tasks.optimizer import SlotAdamW, SlotBuffer, schedule_factor, warmup_steps
 from tasks.runtime import Runtime
 from tasks.training import Row, compose_passes, train_bank
-from benchmarks.peft_reference import peft_model, slot_tensors, trained_parameters
 from tests.tiny_models import VOCAB_SIZE, tiny_model
 
 torch.set_num_threads(1)

@@ -1,0 +1,109 @@
+"""Report and export from what a workspace holds, without running a cell or asking for settings."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.manifest import Prepared, load_prepared
+from orchestrator.exit_codes import InputError
+from orchestrator.export import export_models
+from orchestrator.finish import finish, finished_key
+from orchestrator.plan import Facts, Plan, make_plan
+from orchestrator.settings import Settings
+from orchestrator.study import Outcome, failures_of
+from orchestrator.workspace import Workspace, study_config
+from results.ledger import Ledger
+from results.lock import workspace_lock
+from results.record import Record
+from search_spaces.space import Study
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A study that was run in this workspace."""
+
+    workspace: Workspace
+    settings: Settings
+    prepared: Prepared
+    plan: Plan
+    base_name: str
+    ledger: Ledger
+    records: dict[str, Record]
+
+
+def _find(study: Study, root: Path) -> _Found:
+    """Raises InputError where the workspace holds no such study."""
+    workspace = Workspace(root)
+    path = study_config(workspace, study.name)
+    prepared = load_prepared(root)
+    if prepared is None or not path.is_file():
+        known = sorted(p.stem.removeprefix("study_") for p in workspace.configs.glob("study_*"))
+        there = f"it holds {', '.join(known)}" if known else "it holds none"
+        raise InputError(
+            f"{root} holds no study {study.name!r} ({there}): run it first, or give --workspace"
+        )
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        settings = Settings.model_validate_json(json.dumps(stored["settings"]))
+        facts = Facts(
+            items_sha256=prepared.items_sha256,
+            data_sha256=prepared.data_sha256,
+            users=prepared.users,
+            **{name: stored["facts"][name] for name in _MODEL_FACTS},
+        )
+        base_name = str(stored["base_name"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): run the study again") from error
+    plan = make_plan(settings, study=study, facts=facts)
+    ledger = Ledger(root)
+    records = ledger.finished(cell.cell_id for cell in plan.cells)
+    return _Found(workspace, settings, prepared, plan, base_name, ledger, records)
+
+
+_MODEL_FACTS = ("model_sha256", "template_sha256", "dtype")
+
+
+def report_again(study: Study, root: Path) -> Outcome:
+    """Tables, statistics, figures and report from the ledger.
+
+    Raises:
+        InputError: the workspace holds no such study.
+        RecordError: no scores, or arms that cannot be compared.
+    """
+    began = time.monotonic()
+    found = _find(study, root)
+    with workspace_lock(root):
+        summary = finish(
+            found.workspace,
+            found.plan,
+            found.records,
+            settings=found.settings,
+            clusters_of=found.prepared,
+            base_name=found.base_name,
+            key=finished_key(found.records, found.plan, found.settings),
+        )
+    failures = tuple(failures_of(found.plan, found.records, found.ledger))
+    return Outcome(summary, 0, len(found.records), failures, time.monotonic() - began)
+
+
+def export_again(
+    study: Study, root: Path, *, into: Path, users: Sequence[str] | None = None
+) -> int:
+    """Adapters as PEFT folders in ``into``; returns their number.
+
+    Raises:
+        InputError: no such study here, or no such user in it.
+    """
+    found = _find(study, root)
+    return export_models(
+        found.workspace,
+        found.plan,
+        finished=set(found.records),
+        base_name=found.base_name,
+        users=users,
+        into=into,
+    )

@@ -1,0 +1,116 @@
+"""``validate`` and ``doctor``: what is checked, and what was found. Starts nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from data.manifest import load_prepared
+from data.schema import DataError
+from orchestrator.placement import this_machine
+from results.ledger import Ledger
+
+PACKAGES = ("ray", "torch", "transformers", "peft", "pandas", "pyarrow")
+FREE_BYTES = 2 << 30
+MEMORY_BYTES = 6 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    state: Literal["ok", "warning", "failed"]
+    found: str
+
+
+def validate_workspace(root: Path) -> list[Check]:
+    """Data by the sizes in their manifest, records and their files by SHA-256."""
+    return [_data(root), *_records(root)]
+
+
+def _data(root: Path) -> Check:
+    try:
+        prepared = load_prepared(root)
+    except DataError as error:
+        return Check("data", "failed", str(error))
+    if prepared is None:
+        return Check("data", "failed", "nothing is prepared here, or a file is missing or cut")
+    users = f"{len(prepared.users)} users, {len(prepared.cold_start_users)} of them cold start"
+    return Check("data", "ok", f"{prepared.source}: {users}, {prepared.data_sha256[:12]}")
+
+
+def _records(root: Path) -> list[Check]:
+    ledger = Ledger(root)
+    before = set(ledger.quarantine.glob("*"))
+    counts = Counter(record.arm for record in ledger.records())
+    broken = sorted(path.name for path in set(ledger.quarantine.glob("*")) - before)
+    listed = ", ".join(f"{arm} {number}" for arm, number in sorted(counts.items()))
+    checks = [Check("records", "ok" if counts else "warning", listed or "none yet")]
+    if broken:
+        text = f"{len(broken)} broken, now in quarantine/: {', '.join(broken[:4])}; run again"
+        checks.append(Check("broken records", "failed", text))
+    notes = ledger.failures()
+    if notes:
+        text = ", ".join(f"{note['arm']} ({name})" for name, note in sorted(notes.items())[:6])
+        checks.append(Check("failed cells", "warning", f"{text}; the next run tries them again"))
+    return checks
+
+
+def examine_machine(root: Path) -> list[Check]:
+    """What a run needs of this machine."""
+    return [_python(), *map(_package, PACKAGES), _cpus(), _memory(), _disk(root), _token()]
+
+
+def _python() -> Check:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Check("Python", "ok" if sys.version_info >= (3, 11) else "failed", f"{found} (≥ 3.11)")
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, "ok", version(name))
+    except PackageNotFoundError:
+        return Check(name, "failed", "not installed; `pip install -e .` in the repository")
+
+
+def _cpus() -> Check:
+    machine = this_machine()
+    gpus = f"{machine.gpus or 'no'} GPUs that torch can use"
+    return Check("processors", "ok", f"{machine.cpus} CPUs, {gpus}")
+
+
+def _memory() -> Check:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return Check("memory", "warning", "cannot be read on this system")
+    state: Literal["ok", "warning"] = "ok" if total >= MEMORY_BYTES else "warning"
+    return Check("memory", state, f"{total / 2**30:.1f} GiB (the default study takes up to 6)")
+
+
+def _disk(root: Path) -> Check:
+    place = next(path for path in (root, *root.parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    if not os.access(place, os.W_OK):
+        return Check("disk", "failed", f"{place} cannot be written")
+    state: Literal["ok", "warning"] = "ok" if free >= FREE_BYTES else "warning"
+    return Check("disk", state, f"{free / 2**30:.1f} GiB free at {place}")
+
+
+def _token() -> Check:
+    """Ray writes its token so that every user of the machine can read it."""
+    path = Path.home() / ".ray" / "auth_token"
+    if not path.is_file():
+        return Check("Ray token", "ok", "none yet; Ray makes one at its first start")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        return Check("Ray token", "failed", f"others can read it: chmod 600 {path}")
+    return Check("Ray token", "ok", "readable by its owner alone")

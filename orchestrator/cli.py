@@ -1,0 +1,474 @@
+"""The command line: the only place that prints, and that turns errors into exit codes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.exit_codes import ExitCode, InfrastructureError, InputError, Interrupted
+from search_spaces.catalog import STUDIES
+from search_spaces.space import Study
+
+app = typer.Typer(
+    name="orchestrator",
+    help="Personalization studies of language models, run on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Prepare or make dialogues.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+out = Console()
+err = Console(stderr=True)
+
+StudyName = Annotated[str, typer.Option("--study", help=f"One of: {', '.join(STUDIES)}.")]
+Place = Annotated[Path, typer.Option("--workspace", help="Folder that is read and written.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="synthetic, edgewise:FOLDER, jsonl:FILE, hub:NAME or a path."),
+]
+Model = Annotated[
+    str | None, typer.Option("--model", help="embedded, a folder, or a hub id as owner/name.")
+]
+Users = Annotated[int | None, typer.Option("--users", help="Take (or make) this many users.")]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="As 0 or 0,1,2.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting as name=value; may be repeated.")
+]
+GpuFraction = Annotated[
+    float | None, typer.Option("--gpu-fraction", help="Share of a GPU for each trial.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    try:
+        result = app(list(arguments) if arguments is not None else None, standalone_mode=False)
+        return int(result or 0)
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except (Interrupted, KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except InfrastructureError as error:
+        err.print(f"Error: {error}", style="red", markup=False, highlight=False)
+        return ExitCode.INFRASTRUCTURE
+    except Exception as error:
+        # The parser's own errors (of click, which typer may carry inside) know their message.
+        if hasattr(error, "format_message"):
+            return _refuse(str(error.format_message()))
+        if not _is_ours(error):
+            raise
+        return _refuse(str(error))
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a room raised it about its input, with a message for people."""
+    from data.schema import DataError
+    from results.record import RecordError
+    from tasks.config import TaskError
+
+    return isinstance(error, (InputError, DataError, TaskError, RecordError))
+
+
+def _refuse(message: str) -> int:
+    err.print(f"Error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    return ExitCode.BAD_INPUT
+
+
+def _interrupted() -> int:
+    # --fresh would throw away what is saved.
+    words = [word for word in sys.argv[1:] if word != "--fresh"]
+    command = shlex.join(["python", "-m", "orchestrator", *words])
+    err.print("Stopped. Finished cells are saved; go on with:", highlight=False)
+    err.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
+    return ExitCode.INTERRUPTED
+
+
+def find_study(name: str) -> Study:
+    """The study of a name.
+
+    Raises:
+        InputError: unknown; with what was probably meant.
+    """
+    if name in STUDIES:
+        return STUDIES[name]
+    near = get_close_matches(name, STUDIES, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"unknown study {name!r}.{hint} There are: {', '.join(STUDIES)}")
+
+
+def _request(
+    study: str,
+    workspace: Path,
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    users: int | None = None,
+    seeds: str | None = None,
+    config: Path | None = None,
+    sets: Sequence[str] | None = None,
+    gpu_fraction: float | None = None,
+    **more: Any,
+) -> Any:
+    """A checked request out of a command's options."""
+    from orchestrator.layers import resolve_settings
+    from orchestrator.placement import this_machine
+    from orchestrator.study import Request
+    from orchestrator.workspace import Workspace
+
+    flags = {"data.source": data, "model.name": model, "data.users": users}
+    if seeds is not None:
+        flags["seeds"] = _numbers(seeds)  # type: ignore[assignment]
+    chosen = find_study(study)
+    return Request(
+        study=chosen,
+        settings=resolve_settings(
+            chosen,
+            config=config,
+            options=sets or (),
+            flags={name: value for name, value in flags.items() if value is not None},
+        ),
+        workspace=Workspace(workspace.expanduser().resolve()),
+        machine=this_machine(),
+        gpu_fraction=gpu_fraction,
+        **more,
+    )
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--seeds {text!r}: whole numbers with commas are wanted, as 0,1,2"
+        ) from None
+
+
+@app.command()
+def run(
+    study: StudyName = "per_persona",
+    workspace: Place = Path(),
+    data: Data = None,
+    model: Model = None,
+    users: Users = None,
+    seeds: Seeds = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    local: Annotated[bool, typer.Option("--local", help="Ray on this machine (default).")] = False,
+    address: Annotated[
+        str | None, typer.Option("--address", help="A running Ray: auto or HOST:PORT.")
+    ] = None,
+    gpu_fraction: GpuFraction = None,
+    dashboard: Annotated[bool, typer.Option(help="Serve the Ray dashboard on 127.0.0.1.")] = True,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what is here first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+) -> int:
+    """Run a study to its report; finished parts are found and not done again.
+
+    Example: python -m orchestrator run --study per_persona --set personal.lora.epochs=2
+    """
+    if local and address:
+        raise InputError("--local and --address exclude each other; give one of them")
+    request = _request(
+        study, workspace, data=data, model=model, users=users, seeds=seeds, config=config,
+        sets=sets, gpu_fraction=gpu_fraction, fresh=fresh, address=address, dashboard=dashboard,
+    )  # fmt: skip
+    if dry_run:
+        return _show_plan(request, as_json=False)
+    from orchestrator.signals import StopSignal
+    from orchestrator.study import Screen, run_study
+
+    screen = Screen(say=lambda text: out.print(text, markup=False, highlight=False), watch=_watch)
+    with StopSignal().installed() as stop:
+        outcome = run_study(request, screen=screen, stop=stop)
+    _show_outcome(outcome, request.workspace.root)
+    return int(outcome.exit_code)
+
+
+@contextmanager
+def _watch(tally: Any) -> Iterator[Any]:
+    from orchestrator.progress import SweepDisplay
+
+    with SweepDisplay(out, tally) as display:
+        yield display
+
+
+def _show_outcome(outcome: Any, root: Path) -> None:
+    from orchestrator.progress import duration
+
+    out.print(summary_table(outcome.summary.rows))
+    ran = f"{outcome.ran} cells run, {outcome.reused} found done"
+    out.print(f"{ran}; {duration(outcome.seconds)}", highlight=False)
+    for line in outcome.failures[:10]:
+        err.print(f"failed: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if len(outcome.failures) > 10:
+        err.print(f"… and {len(outcome.failures) - 10} more", style="red")
+    path = root / outcome.summary.report
+    out.print(f"Report: {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def summary_table(rows: Sequence[Any]) -> Table:
+    """Arms × macro ROUGE-L, lift with interval, users helped and hurt."""
+    table = Table(title="Macro ROUGE-L on test items", title_justify="left")
+    table.add_column("arm")
+    for name in ("ROUGE-L", "lift over baseline", "95 % interval", "helped", "hurt", "users"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        interval = "" if row.low is None else f"{row.low:+.4f} … {row.high:+.4f}"
+        table.add_row(
+            row.arm,
+            "n/a" if row.macro is None else f"{row.macro:.4f}",
+            "" if row.lift is None else f"{row.lift:+.4f}",
+            interval,
+            "" if row.helped is None else str(row.helped),
+            "" if row.hurt is None else str(row.hurt),
+            str(row.users),
+        )
+    return table
+
+
+@app.command()
+def plan(
+    study: StudyName = "per_persona",
+    workspace: Place = Path(),
+    data: Data = None,
+    model: Model = None,
+    users: Users = None,
+    seeds: Seeds = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    gpu_fraction: GpuFraction = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show what a run would do here, and what of it is done; starts and writes nothing.
+
+    Example: python -m orchestrator plan --study per_persona --users 100
+    """
+    request = _request(
+        study, workspace, data=data, model=model, users=users, seeds=seeds, config=config,
+        sets=sets, gpu_fraction=gpu_fraction,
+    )  # fmt: skip
+    return _show_plan(request, as_json=as_json)
+
+
+def _show_plan(request: Any, *, as_json: bool) -> int:
+    from orchestrator.outlook import look_ahead
+
+    outlook = look_ahead(request)
+    if as_json:
+        out.print_json(json.dumps(outlook.as_json()))
+        return ExitCode.DONE
+    table = Table(title=f"Plan of study {request.study.name}", title_justify="left")
+    for name in ("stage", "arm"):
+        table.add_column(name)
+    for name in ("cells", "done", "to do"):
+        table.add_column(name, justify="right")
+    for row in outlook.rows:
+        todo = row.cells - row.done
+        table.add_row(row.stage, row.arm, str(row.cells), str(row.done), str(todo))
+    out.print(table)
+    for line in outlook.notes:
+        out.print(line, markup=False, highlight=False)
+    return ExitCode.DONE
+
+
+@app.command()
+def report(study: StudyName = "per_persona", workspace: Place = Path()) -> int:
+    """Make tables, statistics, figures and report again from the ledger; runs no cell.
+
+    Example: python -m orchestrator report --study per_persona --workspace runs/first
+    """
+    from orchestrator.again import report_again
+
+    root = workspace.expanduser().resolve()
+    outcome = report_again(find_study(study), root)
+    _show_outcome(outcome, root)
+    return int(outcome.exit_code)
+
+
+@app.command()
+def export(
+    into: Annotated[Path, typer.Option("--into", help="Folder for the PEFT folders.")],
+    study: StudyName = "per_persona",
+    workspace: Place = Path(),
+    user: Annotated[list[str] | None, typer.Option("--user", help="Only this one.")] = None,
+) -> int:
+    """Write adapters as PEFT folders that PeftModel.from_pretrained loads.
+
+    Example: python -m orchestrator export --into adapters --user user_7 --user user_12
+    """
+    from orchestrator.again import export_again
+
+    written = export_again(
+        find_study(study), workspace.expanduser().resolve(), into=into, users=user or None
+    )
+    out.print(f"{written} adapters in {into}", markup=False, highlight=False)
+    return ExitCode.DONE
+
+
+@app.command()
+def status(workspace: Place = Path(), as_json: AsJson = False) -> int:
+    """Show how the last or running study of a workspace stands.
+
+    Example: python -m orchestrator status --workspace runs/first
+    """
+    from orchestrator.status import is_alive, read_status
+
+    found = read_status(workspace)
+    if found is None:
+        raise InputError(f"{workspace.resolve()} holds no run; start one with `run`")
+    running = found["state"] in ("starting", "running", "reporting")
+    state = "died; give the same command again" if running and not is_alive(found) else None
+    shown = dict(found) | ({"state": state} if state else {})
+    if as_json:
+        out.print_json(json.dumps(shown))
+        return ExitCode.DONE
+    out.print(f"study {shown['study']}: {shown['state']}", markup=False, highlight=False)
+    table = Table()
+    for name in ("stage", "done", "running", "failed", "blocked", "best macro ROUGE-L"):
+        table.add_column(name)
+    for stage in shown.get("progress", {}).get("stages", []):
+        best = f"{stage['best_macro']:.3f} ({stage['best_arm']})" if stage["best_arm"] else ""
+        numbers = (f"{stage['done']}/{stage['total']}", *(str(stage[n]) for n in
+                   ("running", "failed", "blocked")))  # fmt: skip
+        table.add_row(stage["stage"], *numbers, best)
+    if table.row_count:
+        out.print(table)
+    for failure in shown.get("progress", {}).get("failures", []):
+        text = f"failed: {failure['arm']} ({failure['cell_id']}): {failure['reason']}"
+        out.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    return ExitCode.DONE
+
+
+@app.command()
+def validate(workspace: Place = Path()) -> int:
+    """Check that a workspace's data and records are whole; broken records go to quarantine/.
+
+    Example: python -m orchestrator validate --workspace runs/first
+    """
+    from orchestrator.checks import validate_workspace
+
+    checks = validate_workspace(workspace.expanduser().resolve())
+    return ExitCode.DONE if _show_checks(checks) else ExitCode.FAILED_TRIALS
+
+
+@app.command()
+def doctor(workspace: Place = Path()) -> int:
+    """Check this machine: Python, packages, memory, disk, GPU, Ray's token.
+
+    Example: python -m orchestrator doctor
+    """
+    from orchestrator.checks import examine_machine
+
+    checks = examine_machine(workspace.expanduser().resolve())
+    return ExitCode.DONE if _show_checks(checks) else ExitCode.INFRASTRUCTURE
+
+
+def _show_checks(checks: Sequence[Any]) -> bool:
+    """Show them; whether none failed."""
+    table = Table()
+    for name in ("", "check", "found"):
+        table.add_column(name)
+    for check in checks:
+        mark = {"ok": "[green]ok[/]", "warning": "[yellow]note[/]", "failed": "[red]bad[/]"}
+        table.add_row(mark[check.state], escape(check.name), escape(check.found))
+    out.print(table)
+    return all(check.state != "failed" for check in checks)
+
+
+@app.command("build-model")
+def build_model_command(
+    into: Annotated[
+        Path | None, typer.Option("--into", help="Folder; by default the shipped model's own.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="End the training by then.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+) -> int:
+    """Train the embedded base model from nothing, on neutral synthetic users.
+
+    Example: python -m orchestrator build-model --into my-model --minutes 10
+    """
+    from orchestrator.building import build_embedded
+
+    out.print("Making the neutral dialogues and training …", highlight=False)
+    provenance = build_embedded(into, minutes=minutes, seed=seed)
+    out.print_json(provenance.model_dump_json())
+    return ExitCode.DONE
+
+
+@app.command("config-schema")
+def config_schema() -> int:
+    """Print the JSON schema of --config files, for editors.
+
+    Example: python -m orchestrator config-schema > settings.schema.json
+    """
+    from orchestrator.settings import settings_schema
+
+    out.print_json(json.dumps(settings_schema()))
+    return ExitCode.DONE
+
+
+@data_app.command("prepare")
+def data_prepare(
+    workspace: Place = Path(),
+    data: Data = None,
+    users: Users = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace prepared data.")] = False,
+) -> int:
+    """Clean, split and shard dialogues with Ray Data; the first step of `run`.
+
+    Example: python -m orchestrator data prepare --data edgewise:../EdgeWisePersona
+    """
+    from orchestrator.study import Screen, prepare_only
+
+    request = _request(
+        "baseline", workspace, data=data, users=users, config=config, sets=sets, fresh=fresh
+    )
+    screen = Screen(say=lambda text: out.print(text, markup=False, highlight=False), watch=_watch)
+    prepared = prepare_only(request, screen=screen)
+    out.print(
+        f"{len(prepared.users)} users, {len(prepared.cold_start_users)} held out as cold start, "
+        f"{len(prepared.dropped_users)} dropped; data {prepared.data_sha256[:12]}",
+        highlight=False,
+    )
+    return ExitCode.DONE
+
+
+@data_app.command("synthesize")
+def data_synthesize(
+    into: Annotated[Path, typer.Option("--into", help="Folder for the three files.")],
+    users: Annotated[int, typer.Option("--users")] = 24,
+    sessions: Annotated[int, typer.Option("--sessions")] = 50,
+    signal: Annotated[float, typer.Option("--signal", min=0, max=1)] = 1.0,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+) -> int:
+    """Write synthetic dialogues in the format of EdgeWisePersona.
+
+    Example: python -m orchestrator data synthesize --into households --users 200 --signal 0.5
+    """
+    from data.synthetic import write_synthetic
+
+    into.mkdir(parents=True, exist_ok=True)
+    write_synthetic(into, users=users, sessions=sessions, seed=seed, signal=signal)
+    out.print(f"{users} users × {sessions} sessions in {into}", markup=False, highlight=False)
+    return ExitCode.DONE

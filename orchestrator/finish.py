@@ -1,0 +1,173 @@
+"""Everything after the ledger: collect → tables → statistics → figures → report → models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.manifest import Prepared
+from data.naming import safe_folder_name
+from data.writing import write_json
+from orchestrator.export import export_models
+from orchestrator.identity import canonical_json
+from orchestrator.keeper import source_commit
+from orchestrator.plan import Plan
+from orchestrator.settings import Settings
+from orchestrator.workspace import Workspace
+from results.ledger import Ledger
+from results.record import Record
+
+if TYPE_CHECKING:
+    from results.analysis import Analysis
+    from results.collector import Collected, ExpectedCell
+
+SUMMARY_FILE = Path("results/summary.json")
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRow:
+    """One arm on the primary metric; lift, interval and counts are against the baseline.
+
+    A number that cannot be had is None.
+    """
+
+    arm: str
+    macro: float | None
+    lift: float | None
+    low: float | None
+    high: float | None
+    helped: int | None
+    hurt: int | None
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the command line shows at the end."""
+
+    key: str
+    rows: tuple[ArmRow, ...]
+    report: str
+
+
+def finished_key(records: Mapping[str, Record], plan: Plan, settings: Settings) -> str:
+    """Hash of all that the report depends on: two runs with equal keys need one report."""
+    about = {
+        "study": plan.study,
+        "cells": {name: record.attempt for name, record in records.items()},
+        "expected": [cell.cell_id for cell in plan.cells],
+        "statistics": settings.statistics.model_dump(mode="json"),
+        "commit": source_commit(),
+    }
+    return hashlib.sha256(canonical_json(about).encode()).hexdigest()
+
+
+def known_summary(workspace: Workspace, key: str) -> Summary | None:
+    """The summary of an earlier run if it was made from just these records."""
+    try:
+        values = json.loads((workspace.root / SUMMARY_FILE).read_text(encoding="utf-8"))
+        rows = tuple(ArmRow(**row) for row in values["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = values["key"] == key and workspace.report.is_file()
+    return Summary(key, rows, str(values["report"])) if whole else None
+
+
+def expected_cells(plan: Plan) -> list[ExpectedCell]:
+    """The plan as the collector knows it."""
+    from results.collector import ExpectedCell
+
+    return [
+        ExpectedCell(
+            cell_id=cell.cell_id,
+            arm=cell.arm,
+            seed=cell.spec.seed,
+            users=cell.spec.users,
+            split=cell.spec.split,
+            purpose=cell.spec.purpose,
+        )
+        for cell in plan.cells
+    ]
+
+
+def finish(
+    workspace: Workspace,
+    plan: Plan,
+    records: Mapping[str, Record],
+    *,
+    settings: Settings,
+    clusters_of: Prepared,
+    base_name: str,
+    key: str,
+) -> Summary:
+    """Write every table, figure and report of a study, and its adapters as PEFT folders.
+
+    Raises:
+        RecordError: arms that cannot be compared, or no scores at all.
+    """
+    from results.analysis import analyze
+    from results.collector import collect
+    from results.tables import TableFacts, write_tables
+
+    collected = collect(Ledger(workspace.root), expected_cells(plan))
+    facts = TableFacts(commit=source_commit(), folder_name=safe_folder_name)
+    write_tables(collected, workspace.root, facts=facts)
+    analysis = analyze(
+        collected,
+        seed=settings.statistics.seed,
+        margin=settings.statistics.margin,
+        resamples=settings.statistics.resamples,
+        clusters=_clusters(clusters_of),
+    )
+    _report(workspace, analysis, collected)
+    export_models(workspace, plan, finished=set(records), base_name=base_name)
+    summary = Summary(key, tuple(arm_rows(analysis)), workspace.report.name)
+    write_json(workspace.root / SUMMARY_FILE, asdict(summary), depth=1)
+    return summary
+
+
+def _clusters(prepared: Prepared) -> dict[str, int]:
+    path = prepared.workspace / "data" / "splits" / "cluster_map.json"
+    found: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _report(workspace: Workspace, analysis: Analysis, collected: Collected) -> None:
+    raise NotImplementedError
+
+
+def arm_rows(analysis: Analysis) -> list[ArmRow]:
+    """The primary metric of every arm, swapped controls included."""
+    macro = analysis.macro[analysis.macro["metric"] == analysis.primary_metric]
+    rows = []
+    for row in macro.to_dict(orient="records"):
+        arm = str(row["arm"])
+        lift = analysis.row(f"{arm} - baseline")
+        numbers = {} if lift is None else {str(k): v for k, v in lift.items()}
+        rows.append(
+            ArmRow(
+                arm=arm,
+                macro=_number(row["mean"]),
+                lift=_number(numbers.get("mean_lift")),
+                low=_number(numbers.get("ci_low")),
+                high=_number(numbers.get("ci_high")),
+                helped=_count(numbers.get("helped")),
+                hurt=_count(numbers.get("hurt")),
+                users=int(row["n_users"]),
+            )
+        )
+    return rows
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), 6)
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)

@@ -1,0 +1,101 @@
+"""What a run would do here: cells by stage and arm, what is done, and where trials would run.
+
+Reads the workspace and the model's files; writes and starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from data.manifest import Prepared, load_prepared
+from orchestrator.model_facts import remembered_facts, resolved_dtype
+from orchestrator.placement import Placement
+from orchestrator.plan import Facts, Plan, make_plan
+from orchestrator.study import Request, check_request
+from results.ledger import Ledger
+
+USUAL_USERS = 24
+"""Users of the synthetic source where nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCells:
+    """Cells of one arm."""
+
+    stage: str
+    arm: str
+    cells: int
+    done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A plan beside the ledger."""
+
+    plan: Plan
+    placement: Placement
+    rows: tuple[ArmCells, ...]
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``plan --json``."""
+        return {
+            "study": self.plan.study,
+            "placement": asdict(self.placement),
+            "arms": [asdict(row) for row in self.rows],
+            "cells": [
+                {"cell_id": cell.cell_id, "arm": cell.arm, "stage": cell.stage}
+                | {"purpose": cell.spec.purpose, "seed": cell.spec.seed, "split": cell.spec.split}
+                | {"users": len(cell.spec.users), "depends_on": list(cell.depends_on)}
+                for cell in self.plan.cells
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def look_ahead(request: Request) -> Outlook:
+    """Plan a study as far as the workspace tells; raises what ``check_request`` raises."""
+    placement = check_request(request)
+    prepared = None if request.fresh else load_prepared(request.workspace.root)
+    facts, notes = _facts(request, prepared)
+    plan = make_plan(request.settings, study=request.study, facts=facts)
+    ledger = Ledger(request.workspace.root)
+    done = set() if notes else set(ledger.finished(cell.cell_id for cell in plan.cells))
+    wanted = placement.resources()
+    notes.append(f"up to {placement.actors} trials at a time, each with {wanted}")
+    return Outlook(plan, placement, tuple(_rows(plan, done)), tuple(notes))
+
+
+def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str]]:
+    """The facts that are known here; stand-ins with a note for those that a run will find."""
+    settings, notes = request.settings, []
+    model = remembered_facts(settings.model, settings.prompt, workspace=request.workspace.root)
+    if prepared is None:
+        held_out = settings.data.cold_start_share
+        users = round((settings.data.users or USUAL_USERS) * (1 - held_out))
+        notes.append(f"the data are not prepared yet: about {users} users are assumed")
+        names: Sequence[str] = [f"user_{n}" for n in range(users)]
+    else:
+        names = prepared.users
+    if model is None:
+        notes.append("the model was not used here yet: nothing can be found done")
+    facts = Facts(
+        data_sha256=prepared.data_sha256 if prepared else "unknown",
+        items_sha256=prepared.items_sha256 if prepared else {"val": "unknown", "test": "unknown"},
+        users=tuple(names),
+        model_sha256=model.model_sha256 if model else "unknown",
+        template_sha256=model.template_sha256 if model else "unknown",
+        dtype=resolved_dtype(settings.model, gpus=request.machine.gpus),
+    )
+    return facts, notes
+
+
+def _rows(plan: Plan, done: set[str]) -> list[ArmCells]:
+    arms = dict.fromkeys((cell.stage, cell.arm) for cell in plan.cells)
+    rows = []
+    for stage, arm in arms:
+        cells = [cell.cell_id for cell in plan.cells if (cell.stage, cell.arm) == (stage, arm)]
+        rows.append(ArmCells(stage, arm, len(cells), sum(name in done for name in cells)))
+    return rows

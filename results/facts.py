@@ -1,0 +1,45 @@
+"""What the report tells but cannot know: the caller's facts about data, model and stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from results.document import Section
+
+
+class Facts(TypedDict, total=False):
+    """All optional; what is not given is told as not recorded, never guessed.
+
+    ``stages`` names the stages that were run (``prepare, baseline, global, per_persona, cluster,
+    cold_start, persona_prediction, ablation``). ``splits_valid`` and ``splits_detail`` come from
+    the validation of the split; ``baseline_repeat`` is the largest difference between two runs of
+    the baseline. ``persona_prediction`` has ``accuracy, low, high, chance`` and, with adaptation,
+    ``difference, difference_low, difference_high``. ``sections`` replaces the blocks of a section
+    by key: ``cold_warm``, ``persona_prediction``, ``ablations``, ``clusters``.
+    """
+
+    study: str
+    command: str
+    report_command: str
+    dataset: str
+    dataset_license: str
+    model: str
+    model_revision: str
+    data_sha256: str
+    items_sha256: str
+    split_counts: Mapping[str, int]
+    split_rule: str
+    prompt: str
+    prompt_changes: Sequence[str]
+    decoding: Mapping[str, Any]
+    configs: Mapping[str, Mapping[str, Any]]
+    environment: Mapping[str, str]
+    seconds: Mapping[str, float]
+    stages: Sequence[str]
+    splits_valid: bool
+    splits_detail: str
+    baseline_repeat: float
+    persona_prediction: Mapping[str, float]
+    sections: Mapping[str, Section]
+    finished_utc: str

@@ -1,0 +1,215 @@
+"""Figures of arms: macro scores, metric by metric, forest of contrasts, slices, clusters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from results.analysis import Analysis
+from results.contrasts import BASELINE, is_swapped
+from results.figure_style import (
+    BLUE,
+    INK,
+    LINE,
+    MUTED,
+    ORANGE,
+    VERMILLION,
+    arm_color,
+    arm_labels,
+    panels,
+    rows_by,
+    zero_line,
+)
+from results.wording import Row, contrast_title, interval, number, p_text, verdict
+
+MAX_PANELS = 6
+
+
+def direction(analysis: Analysis, metric: str) -> str:
+    """Unit of a metric and the direction that is better."""
+    info = analysis.metrics[metric]
+    return f"{info.unit}, {'higher' if info.higher_is_better else 'lower'} is better"
+
+
+def _metric_panels(analysis: Analysis, rows: int) -> tuple[Canvas, list[Axes], list[str]]:
+    metrics = [name for name in analysis.headline() if name in set(analysis.macro["metric"])]
+    metrics = metrics[:MAX_PANELS]
+    height = 0.95 + 0.27 * max(rows, 2)
+    canvas, axes = panels(len(metrics), columns=2, width=8.6, height=height, share_y=True)
+    return canvas, axes, metrics
+
+
+def macro_bars(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
+    """Bars of macro scores with intervals, a panel per metric."""
+    return _macro(analysis, arms, bars=True)
+
+
+def macro_points(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
+    """Points of macro scores with intervals, a panel per metric."""
+    return _macro(analysis, arms, bars=False)
+
+
+def _macro(analysis: Analysis, arms: Sequence[str], *, bars: bool) -> Canvas | None:
+    if not arms:
+        return None
+    canvas, axes, metrics = _metric_panels(analysis, len(arms))
+    for axis, metric in zip(axes, metrics, strict=True):
+        chosen = rows_by(analysis.macro[analysis.macro["metric"] == metric], "arm")
+        for place, arm in enumerate(arms):
+            if arm in chosen and math.isfinite(chosen[arm]["mean"]):
+                _score(axis, place, chosen[arm], color=arm_color(arm), bar=bars,
+                       control=is_swapped(arm))  # fmt: skip
+        arm_labels(axis, arms)
+        axis.set_title(analysis.metrics[metric].title)
+        axis.set_xlabel(direction(analysis, metric))
+        axis.grid(axis="x")
+        axis.margins(x=0.12)
+    return canvas
+
+
+def _score(axis: Axes, place: int, row: Row, *, color: str, bar: bool, control: bool) -> None:
+    """One arm's mean and interval; a control is hatched or hollow."""
+    low, high, mean = row["ci_low"], row["ci_high"], row["mean"]
+    if math.isfinite(low):
+        line = INK if bar else color
+        axis.plot([low, high], [place, place], color=line, linewidth=1.6, zorder=3)
+    if bar:
+        hatch = "////" if control else None
+        axis.barh(place, mean, height=0.62, color=color, hatch=hatch, edgecolor=INK, linewidth=0.5)
+    else:
+        face = "none" if control else color
+        axis.plot(mean, place, "o", color=color, markerfacecolor=face, markersize=6, zorder=4)
+    end = high if math.isfinite(high) else mean
+    axis.annotate(
+        number(mean), (max(end, mean), place), xytext=(5, 0), textcoords="offset points",
+        va="center", fontsize=7.5, color=MUTED,
+    )  # fmt: skip
+
+
+def metric_by_metric(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
+    """Lift over the baseline of each arm on each metric, oriented so that right is better."""
+    lifted = [arm for arm in arms if arm != BASELINE]
+    rows = {(arm, metric): analysis.row(f"{arm} - {BASELINE}", metric)
+            for arm in lifted for metric in analysis.headline()}  # fmt: skip
+    if not any(row is not None and row["n_users"] for row in rows.values()):
+        return None
+    canvas, axes, metrics = _metric_panels(analysis, len(lifted))
+    for axis, metric in zip(axes, metrics, strict=True):
+        for place, arm in enumerate(lifted):
+            row = rows[arm, metric]
+            if row is not None and row["n_users"]:
+                _lift(axis, place, row, color=arm_color(arm), hollow=is_swapped(arm))
+        zero_line(axis)
+        arm_labels(axis, lifted)
+        info = analysis.metrics[metric]
+        axis.set_title(info.title)
+        axis.set_xlabel(f"worse  ←  lift in {info.unit}  →  better")
+        axis.grid(axis="x")
+    return canvas
+
+
+def _lift(axis: Axes, place: float, row: Row, *, color: str, hollow: bool = False) -> None:
+    if math.isfinite(row["ci_low"]):
+        axis.plot([row["ci_low"], row["ci_high"]], [place] * 2, color=color, linewidth=2, zorder=3)
+    face = "none" if hollow else color
+    axis.plot(row["mean_lift"], place, "o", color=color, markerfacecolor=face, zorder=4)
+
+
+def forest(analysis: Analysis) -> Canvas | None:
+    """Contrasts on the primary metric with intervals, the margin, and adjusted p beside them."""
+    chosen = [c for c in analysis.contrasts if not is_swapped(c.arm)]
+    found = [(c, row) for c in chosen if (row := analysis.row(c.name)) is not None]
+    if not found:
+        return None
+    canvas, (axis,) = panels(1, columns=1, width=9.2, height=1.1 + 0.34 * len(found))
+    axis.axvspan(-analysis.margin, analysis.margin, color=LINE, alpha=0.6, linewidth=0)
+    zero_line(axis)
+    for place, (contrast, row) in enumerate(found):
+        if row["n_users"]:
+            _lift(axis, place, row, color=_verdict_color(row), hollow=not contrast.primary)
+        axis.annotate(
+            _forest_note(row), (1.01, place), xycoords=("axes fraction", "data"),
+            va="center", fontsize=7.8, family="DejaVu Sans Mono",
+        )  # fmt: skip
+    names = [contrast_title(c.name) for c, _ in found]
+    axis.set_yticks(range(len(found)), names)
+    axis.set_ylim(len(found) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+    axis.set_xlabel(
+        f"mean lift in {analysis.metrics[analysis.primary_metric].title}, 95 % interval"
+    )
+    axis.grid(axis="x")
+    return canvas
+
+
+def _verdict_color(row: Row) -> str:
+    said = verdict(row)
+    return {"higher": BLUE, "lower": VERMILLION}.get(said, MUTED)
+
+
+def _forest_note(row: Row) -> str:
+    if not math.isfinite(row["ci_low"]):
+        return f"n = {row['n_users']}  n/a"
+    ends = interval(row["ci_low"], row["ci_high"], signed=True)
+    size = number(row["mean_lift"], signed=True)
+    return f"{size} {ends} n={row['n_users']} {p_text(row['p_adjusted'])}"
+
+
+def slices(analysis: Analysis) -> Canvas | None:
+    """Lift over the baseline apart for routine-driven and spontaneous sessions."""
+    table = analysis.slices[analysis.slices["n_users"] > 0]
+    names = [f"{arm} - {BASELINE}" for arm in analysis.arms if not is_swapped(arm)]
+    names = [name for name in names if name in set(table["contrast"])]
+    if not names:
+        return None
+    canvas, (axis,) = panels(1, columns=1, width=8.2, height=1.3 + 0.42 * len(names))
+    marks = {"routine_driven": ("o", BLUE, -0.13), "spontaneous": ("s", ORANGE, 0.13)}
+    for kind, (mark, color, shift) in marks.items():
+        part = rows_by(table[table["slice"] == kind], "contrast")
+        for name in [name for name in names if name in part]:
+            row, place = part[name], names.index(name) + shift
+            if math.isfinite(row["ci_low"]):
+                axis.plot([row["ci_low"], row["ci_high"]], [place] * 2, color=color, linewidth=2)
+            axis.plot(row["mean_lift"], place, mark, color=color, markersize=6)
+        axis.plot([], [], mark, color=color, label=kind.replace("_", "-") + " sessions")
+    arm_labels(axis, [name.partition(" - ")[0] for name in names])
+    zero_line(axis)
+    axis.grid(axis="x")
+    axis.set_xlabel(
+        f"mean lift over the baseline in {analysis.metrics[analysis.primary_metric].title}"
+    )
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
+    return canvas
+
+
+def clusters(analysis: Analysis) -> Canvas | None:
+    """Lift of each cluster of users with Student's interval, a panel per arm."""
+    table = analysis.clusters
+    names = [n for n in dict.fromkeys(table["contrast"]) if not is_swapped(n.partition(" - ")[0])]
+    if not names:
+        return None
+    labels = sorted(set(table["cluster"]), key=lambda label: (len(label), label))
+    canvas, axes = panels(
+        len(names), columns=2, width=8.6, height=1.0 + 0.27 * len(labels), share_y=True
+    )
+    for axis, name in zip(axes, names, strict=True):
+        part = rows_by(table[table["contrast"] == name], "cluster")
+        color = arm_color(name.partition(" - ")[0])
+        axis.axvline(-analysis.margin, color=MUTED, linestyle=":", linewidth=1)
+        zero_line(axis)
+        for label, row in part.items():
+            place = labels.index(label)
+            if math.isfinite(row["low"]):
+                axis.plot([row["low"], row["high"]], [place] * 2, color=color, linewidth=2)
+            axis.plot(row["mean_lift"], place, "o", color=color)
+        sizes = {label: row["n_users"] for label, row in part.items()}
+        axis.set_ylim(len(labels) - 0.5, -0.5)
+        axis.set_yticks(
+            range(len(labels)), [f"cluster {c} (n = {sizes.get(c, 0)})" for c in labels]
+        )
+        axis.set_title(contrast_title(name))
+        axis.grid(axis="x")
+    return canvas

@@ -1,0 +1,161 @@
+"""One look for all figures: colors that color-blind people tell apart, and files that repeat.
+
+Ink, paper and lines have fixed colors, so that the HTML report can swap them for the reader's
+color scheme. The same numbers give the same SVG, byte for byte.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+from results.contrasts import SWAPPED
+from results.files import write_atomic
+from results.wording import arm_title
+
+INK, MUTED, LINE, PAPER = "#1b1f24", "#5b6570", "#d3d9e0", "#ffffff"
+# The palette of Okabe and Ito (2008), Color Universal Design.
+ORANGE, SKY, GREEN, YELLOW = "#e69f00", "#56b4e9", "#009e73", "#f0e442"
+BLUE, VERMILLION, PURPLE, GRAY = "#0072b2", "#d55e00", "#cc79a7", "#8c959f"
+HELPED, TIED, HURT = BLUE, GRAY, VERMILLION
+_ARMS = {
+    "baseline": GRAY,
+    "prefix_all": ORANGE,
+    "lora_all": SKY,
+    "prefix_cluster": YELLOW,
+    "lora_cluster": GREEN,
+    "prefix_per_user": VERMILLION,
+    "lora_per_user": BLUE,
+    "prefix_cluster_user": PURPLE,
+    "lora_cluster_user": GREEN,
+}
+_SPARE = (GREEN, PURPLE, YELLOW, ORANGE, SKY)
+_RC: dict[Any, Any] = {
+    "svg.hashsalt": "persona-sweep",
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8.5,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "hatch.linewidth": 0.6,
+    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.max_open_warning": 0,
+}
+DPI = 300
+MANY_USERS = 2_000
+"""Past this many points a figure's marks are pixels in the SVG, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A drawn figure: its files (SVG and PNG, also the copies in other folders) and caption.
+
+    ``alt`` says what is to be seen, for readers who do not see it.
+    """
+
+    name: str
+    title: str
+    paths: tuple[Path, ...]
+    caption: str
+    alt: str = ""
+
+    @property
+    def svg(self) -> Path:
+        """The vector file of the first folder."""
+        return next(path for path in self.paths if path.suffix == ".svg")
+
+    @property
+    def png(self) -> Path:
+        """The pixel file of the first folder."""
+        return next(path for path in self.paths if path.suffix == ".png")
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Everything that is drawn inside looks the same, whatever the user's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC)
+        yield
+
+
+def panels(
+    count: int, *, columns: int, width: float, height: float, share_y: bool = False
+) -> tuple[Canvas, list[Axes]]:
+    """A canvas with ``count`` axes in rows; ``height`` is that of one row, both in inches."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    canvas = Canvas(figsize=(width, height * rows), layout="constrained")
+    FigureCanvasAgg(canvas)
+    grid = canvas.subplots(rows, columns, squeeze=False, sharey=share_y)
+    axes: list[Axes] = list(grid.flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return canvas, axes[:count]
+
+
+def arm_color(arm: str) -> str:
+    """The arm's color; a swapped control has its arm's, other arms one by their name."""
+    plain = arm.removesuffix(SWAPPED)
+    return _ARMS.get(plain) or _SPARE[sum(plain.encode()) % len(_SPARE)]
+
+
+def arm_labels(axis: Axes, arms: Sequence[str]) -> None:
+    """Arms from top to bottom on the y axis."""
+    axis.set_yticks(range(len(arms)), [arm_title(arm) for arm in arms])
+    axis.set_ylim(len(arms) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+
+
+def zero_line(axis: Axes, *, vertical: bool = True) -> None:
+    """The line of no lift."""
+    draw = axis.axvline if vertical else axis.axhline
+    draw(0, color=INK, linewidth=0.8, zorder=1)
+
+
+def save(canvas: Canvas, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write ``name.svg`` and ``name.png`` (300 dots an inch), both without a date."""
+    paths = []
+    for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+        buffer = io.BytesIO()
+        canvas.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
+        paths.append(write_atomic(folder / f"{name}.{suffix}", buffer.getvalue()))
+    return paths[0], paths[1]
+
+
+def rows_by(table: pd.DataFrame, key: str) -> dict[str, dict[str, Any]]:
+    """A table's rows by one column, in order."""
+    return {str(row[key]): {str(k): v for k, v in row.items()} for row in table.to_dict("records")}
