@@ -68,7 +68,7 @@ def _one(base: BaseModel, user: UserData, place: int) -> UserWork:
 
 
 def synthetic_users(
-    folder: Path, *, users: int, sessions: int = 50, seed: int = 0
+    folder: Path, *, users: int, sessions: int = 50, seed: int = 0, signal: float = 1.0
 ) -> list[UserData]:
     """Users of the synthetic dataset, prepared as a study prepares them (without Ray)."""
     from data.edgewise import read_user, scan
@@ -76,7 +76,7 @@ def synthetic_users(
     from data.synthetic import write_synthetic
     from data.user import prepare_user
 
-    write_synthetic(folder, users=users, sessions=sessions, seed=seed)
+    write_synthetic(folder, users=users, sessions=sessions, seed=seed, signal=signal)
     files = scan(folder)
     settings = DataSettings(seed=seed)
     prepared = (

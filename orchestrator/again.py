@@ -82,7 +82,7 @@ def report_again(study: Study, root: Path) -> Outcome:
             found.plan,
             found.records,
             settings=found.settings,
-            clusters_of=found.prepared,
+            prepared=found.prepared,
             base_name=found.base_name,
             key=finished_key(found.records, found.plan, found.settings),
         )

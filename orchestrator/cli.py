@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.exit_codes import ExitCode, InfrastructureError, InputError, Interrupted
+from results.lock import LockError
 from search_spaces.catalog import STUDIES
 from search_spaces.space import Study
 
@@ -65,9 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(error.exit_code)
     except (Interrupted, KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except InfrastructureError as error:
-        err.print(f"Error: {error}", style="red", markup=False, highlight=False)
-        return ExitCode.INFRASTRUCTURE
+    except (InfrastructureError, LockError) as error:
+        return _refuse(str(error), code=ExitCode.INFRASTRUCTURE)
     except Exception as error:
         # The parser's own errors (of click, which typer may carry inside) know their message.
         if hasattr(error, "format_message"):
@@ -86,9 +87,9 @@ def _is_ours(error: Exception) -> bool:
     return isinstance(error, (InputError, DataError, TaskError, RecordError))
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, *, code: ExitCode = ExitCode.BAD_INPUT) -> int:
     err.print(f"Error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    return ExitCode.BAD_INPUT
+    return code
 
 
 def _interrupted() -> int:
@@ -225,16 +226,19 @@ def _show_outcome(outcome: Any, root: Path) -> None:
 
 def summary_table(rows: Sequence[Any]) -> Table:
     """Arms × macro ROUGE-L, lift with interval, users helped and hurt."""
-    table = Table(title="Macro ROUGE-L on test items", title_justify="left")
-    table.add_column("arm")
-    for name in ("ROUGE-L", "lift over baseline", "95 % interval", "helped", "hurt", "users"):
-        table.add_column(name, justify="right")
+    title = "Macro ROUGE-L on test items; lift over the baseline, users helped and hurt"
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+    )
+    table.add_column("arm", no_wrap=True)
+    for name in ("ROUGE-L", "lift", "95 % interval", "helped", "hurt", "users"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        interval = "" if row.low is None else f"{row.low:+.4f} … {row.high:+.4f}"
+        interval = "" if row.low is None else f"{row.low:+.3f} … {row.high:+.3f}"
         table.add_row(
             row.arm,
-            "n/a" if row.macro is None else f"{row.macro:.4f}",
-            "" if row.lift is None else f"{row.lift:+.4f}",
+            "n/a" if row.macro is None else f"{row.macro:.3f}",
+            "" if row.lift is None else f"{row.lift:+.3f}",
             interval,
             "" if row.helped is None else str(row.helped),
             "" if row.hurt is None else str(row.hurt),

@@ -14,6 +14,7 @@ from data.manifest import Prepared
 from data.naming import safe_folder_name
 from data.writing import write_json
 from orchestrator.export import export_models
+from orchestrator.facts import report_facts, reproducibility_facts
 from orchestrator.identity import canonical_json
 from orchestrator.keeper import source_commit
 from orchestrator.plan import Plan
@@ -24,7 +25,7 @@ from results.record import Record
 
 if TYPE_CHECKING:
     from results.analysis import Analysis
-    from results.collector import Collected, ExpectedCell
+    from results.collector import ExpectedCell
 
 SUMMARY_FILE = Path("results/summary.json")
 
@@ -101,7 +102,7 @@ def finish(
     records: Mapping[str, Record],
     *,
     settings: Settings,
-    clusters_of: Prepared,
+    prepared: Prepared,
     base_name: str,
     key: str,
 ) -> Summary:
@@ -112,6 +113,10 @@ def finish(
     """
     from results.analysis import analyze
     from results.collector import collect
+    from results.decisions import decide
+    from results.figures import draw_figures
+    from results.report import write_report
+    from results.reproducibility import write_reproducibility
     from results.tables import TableFacts, write_tables
 
     collected = collect(Ledger(workspace.root), expected_cells(plan))
@@ -122,9 +127,13 @@ def finish(
         seed=settings.statistics.seed,
         margin=settings.statistics.margin,
         resamples=settings.statistics.resamples,
-        clusters=_clusters(clusters_of),
+        clusters=_clusters(prepared),
     )
-    _report(workspace, analysis, collected)
+    figures = draw_figures(workspace.root, collected, analysis)
+    told = report_facts(plan, records, settings=settings, prepared=prepared)
+    write_report(workspace.root, collected, analysis, decide(analysis), figures, told)
+    how = reproducibility_facts(plan, settings=settings, prepared=prepared, base_name=base_name)
+    write_reproducibility(workspace.root, collected, how)
     export_models(workspace, plan, finished=set(records), base_name=base_name)
     summary = Summary(key, tuple(arm_rows(analysis)), workspace.report.name)
     write_json(workspace.root / SUMMARY_FILE, asdict(summary), depth=1)
@@ -135,10 +144,6 @@ def _clusters(prepared: Prepared) -> dict[str, int]:
     path = prepared.workspace / "data" / "splits" / "cluster_map.json"
     found: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
     return found
-
-
-def _report(workspace: Workspace, analysis: Analysis, collected: Collected) -> None:
-    raise NotImplementedError
 
 
 def arm_rows(analysis: Analysis) -> list[ArmRow]:

@@ -23,13 +23,15 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "embedded": Preset(
         model="embedded",
-        reason="a million parameters: larger steps, short replies",
+        reason="a million parameters need larger steps, and a prefix larger ones than LoRA",
         settings={
-            "shared.lora.learning_rate": 1e-3,
-            "shared.prefix.learning_rate": 1e-3,
-            "personal.lora.learning_rate": 2e-3,
-            "personal.prefix.learning_rate": 2e-3,
-            "decoding.max_new_tokens": 64,
+            "shared.lora.learning_rate": 3e-3,
+            "shared.lora.epochs": 3,
+            "shared.prefix.learning_rate": 2e-1,
+            "shared.prefix.epochs": 3,
+            "shared.prefix.warmup_ratio": 0.05,
+            "personal.lora.learning_rate": 5e-3,
+            "personal.prefix.learning_rate": 1e-1,
         },
     ),
 }

@@ -28,6 +28,7 @@ from orchestrator.workspace import (
     Workspace,
     check_frozen,
     clear,
+    leave_nothing,
     remove_empty_folders,
     write_configs,
 )
@@ -124,7 +125,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
             return run.go(ray, prepared=prepared, facts=facts, model=model, began=began)
     finally:
         if not started:
-            remove_empty_folders(root)
+            leave_nothing(request.workspace)
 
 
 class _Ray:
@@ -175,7 +176,7 @@ def prepare_only(request: Request, *, screen: Screen) -> Prepared:
         with workspace_lock(root), ExitStack() as stack:
             return _prepared(request, _Ray(request, screen, stack), screen)
     finally:
-        remove_empty_folders(root)
+        leave_nothing(request.workspace)
 
 
 def find_facts(request: Request, prepared: Prepared) -> tuple[Facts, ModelFacts]:
@@ -235,7 +236,7 @@ class _Run:
             self.plan,
             records,
             settings=settings,
-            clusters_of=prepared,
+            prepared=prepared,
             base_name=model.base_name,
             key=key,
         )
@@ -277,6 +278,7 @@ class _Run:
         except BaseException as error:
             self.status.update("stopped", reason=f"{type(error).__name__}: {error}")
             raise
+        remove_empty_folders(workspace.tune)
 
     def _announce(self, reused: int) -> None:
         cells, actors = len(self.plan.cells), self.placement.actors

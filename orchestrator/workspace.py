@@ -15,6 +15,7 @@ from orchestrator.exit_codes import InputError
 from orchestrator.plan import Facts, Plan
 from orchestrator.settings import Settings
 from orchestrator.worker import Places
+from results.ledger import Ledger
 from search_spaces.space import Study
 
 BASELINE_CONFIG = "baseline_v1.0"
@@ -29,12 +30,12 @@ class Workspace:
     @property
     def ledger(self) -> Path:
         """One folder per finished cell."""
-        return self.root / "results" / "ledger"
+        return Ledger(self.root).root
 
     @property
     def staging(self) -> Path:
         """What workers write before the driver commits it; on the ledger's own disk."""
-        return self.root / "results" / "tune" / "staging"
+        return Ledger(self.root).staging
 
     @property
     def tune(self) -> Path:
@@ -155,13 +156,17 @@ def clear(workspace: Workspace) -> None:
 
 
 def remove_empty_folders(root: Path) -> None:
-    """Leave nothing behind where nothing was started; never removes a file."""
-    for name in ("data", "results", "configs", "models"):
-        folders = [path for path in (root / name).rglob("*") if path.is_dir()]
-        for folder in sorted(folders, reverse=True):
-            with suppress(OSError):
-                folder.rmdir()
+    """Leave nothing behind where nothing was made; never removes a file."""
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    for folder in sorted(folders, reverse=True):
         with suppress(OSError):
-            (root / name).rmdir()
+            folder.rmdir()
+
+
+def leave_nothing(workspace: Workspace) -> None:
+    """Take away the empty folders that a run made before it found its input bad."""
+    for name in ("data", "results", "configs", "models"):
+        if (workspace.root / name).is_dir():
+            remove_empty_folders(workspace.root / name)
     with suppress(OSError):
-        root.rmdir()
+        workspace.root.rmdir()

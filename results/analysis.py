@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from results.comparison import disagreement, noted
-from results.contrasts import Contrast, arm_order, declared_contrasts, is_per_user
+from results.contrasts import BASELINE, Contrast, arm_order, declared_contrasts, is_per_user
 from results.drift import Drift, drift_against_gain
 from results.effect_sizes import cliffs_delta, helped_tied_hurt
 from results.item_tables import reliability_table
@@ -55,7 +55,8 @@ NAN = float("nan")
 class Analysis:
     """All numbers that figures, decisions and report show; they compute none of their own.
 
-    ``comparisons`` has the columns of ``Comparison`` and ``n_seeds, seeds_low, seeds_high``;
+    ``comparisons`` has the columns of ``Comparison``, ``n_seeds, seeds_low, seeds_high`` (interval
+    over users and seeds), and ``low, high``: the interval to report, the one with seeds if any;
     ``macro`` arm, metric, mean, ci_low, ci_high, n_users, n_seeds; ``lifts`` contrast, metric,
     user_id, lift, noise_band (NaN with one seed); ``slices`` contrast, slice, mean_lift, ci_low,
     ci_high, n_users of the primary metric; ``clusters`` contrast, cluster, n_users, mean_lift,
@@ -270,10 +271,21 @@ def _with_seed_intervals(
             continue
         found = seed_interval(
             pair.per_seed,
-            nested=is_per_user(pair.contrast.arm),
+            nested=_seeds_nest(pair.contrast),
             rng=np.random.default_rng(seed),
             resamples=resamples,
         )
         ends.append((pair.per_seed.shape[1], found.low, found.high))
     extra = pd.DataFrame(ends, columns=["n_seeds", "seeds_low", "seeds_high"], index=table.index)
-    return pd.concat([table, extra], axis=1)
+    reported = {
+        end: extra[f"seeds_{end}"].where(extra[f"seeds_{end}"].notna(), table[f"ci_{end}"])
+        for end in ("low", "high")
+    }
+    return pd.concat([table, extra], axis=1).assign(**reported)
+
+
+def _seeds_nest(contrast: Contrast) -> bool:
+    """Whether a seed moves each user alone; a shared adapter on either side moves all at once."""
+    return is_per_user(contrast.arm) and (
+        is_per_user(contrast.reference) or contrast.reference == BASELINE
+    )

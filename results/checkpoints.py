@@ -68,7 +68,7 @@ def _shared(analysis: Analysis) -> Checkpoint:
     found = []
     for arm in filter(is_all_persona, analysis.arms):
         row = analysis.row(f"{arm} - {BASELINE}")
-        if row is not None and math.isfinite(row["ci_low"]):
+        if row is not None and math.isfinite(row["low"]):
             found.append((arm, row, verdict(row) in ("higher", "lower")))
     if not found:
         return _not_run(stage, "no all-persona arm with an interval")

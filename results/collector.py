@@ -7,24 +7,25 @@ outputs' word counts. A swapped control appears as an arm of its own, ``<arm>_sw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.ledger import Ledger
-from results.record import MetricInfo, Record, RecordError
+from results.record import MetricInfo, Record, RecordError, SlotRecord
+from results.score_table import SWAPPED, ScoreTable, metrics_of
 
 ITEMS_FILE = "items.parquet"
-SWAPPED = "_swapped"
-RECORDS_PER_BATCH = 64
-"""Records whose items are in memory at the same time."""
-SLICES = {"all": None, "routine_driven": True, "spontaneous": False}
-KEYS = ["arm", "seed", "split", "user_id"]
-TABLE_COLUMNS = ["arm", "seed", "user_id", "metric", "split", "slice", "value", "n_items"]
+EVERY_SLICE_SCORES = 20_000_000
+"""Up to so many scores all metrics are sliced, past it only ``SLICED_METRIC``."""
+SLICED_METRIC = "rouge_l"
+EVERYBODY = "all"
+"""Stands for the users of a shared adapter."""
 MISSING_COLUMNS = ["arm", "seed", "user_id", "reason"]
 SLOT_COLUMNS = [
     *("arm", "seed", "user_id", "status", "reason", "steps", "examples", "trained_tokens"),
@@ -51,13 +52,15 @@ class Collected:
     """All results of a study.
 
     Attributes:
-        table: scores: arm, seed, user_id, metric, split, slice, value, n_items.
+        table: scores: arm, seed, user_id, metric, split, slice, value, n_items; text columns are
+            categorical; sorted.
         slots: trained adapters: arm, seed, user_id (or ``all``), status, reason, steps, examples,
             trained_tokens, shift_norm, shift_norms, losses.
         curves: arm, seed, epoch, step, train_loss, val_rouge_l.
         missing: arm, seed, user_id, reason.
         metrics: direction, unit and title of each metric.
-        records: the records behind all this, by cell id.
+        records: the records behind all this, by cell id, without what is in ``slots`` and
+            ``curves``.
         ledger: where they and their items are.
     """
 
@@ -94,31 +97,49 @@ def collect(ledger: Ledger, expected: Sequence[ExpectedCell]) -> Collected:
     Raises:
         RecordError: arms were scored on different items, data, decoding, prompt or base model.
     """
-    records = ledger.finished(cell.cell_id for cell in expected)
+    records: dict[str, Record] = {}
+    slots, curves = SlotRows(), []
+    missing = MissingRows()
+    failures = ledger.failures()
+    for cell in dict.fromkeys(expected):
+        record = ledger.load(cell.cell_id)
+        if record is None:
+            missing.cell(cell, failures)
+            continue
+        slots.add(record)
+        missing.slots(record)
+        curves += [{"arm": record.arm, "seed": record.seed, **row} for row in record.curve]
+        # Of 100,000 users the tracks of every step would be most of the memory.
+        records[cell.cell_id] = record.model_copy(update={"slots": (), "curve": ()})
     scored = [record for record in records.values() if ITEMS_FILE in record.files]
     check_comparable(scored)
-    metrics = {name: info for record in scored for name, info in record.metrics.items()}
-    tables = [
-        scores(ledger, batch, metrics) for batch in batched_records(scored, RECORDS_PER_BATCH)
-    ]
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=TABLE_COLUMNS)
+    metrics = metrics_of(scored)
+    table = ScoreTable(list(metrics), sliced_metrics=_sliced(scored, metrics))
+    for record in records.values():
+        if ITEMS_FILE in record.files:
+            found = table.add(record, ledger.path(record.cell_id, ITEMS_FILE))
+        elif record.purpose == "train":
+            continue
+        else:
+            found = {}
+        missing.items(record, found)
     return Collected(
-        table=table.sort_values(
-            ["arm", "seed", "split", "slice", "metric", "user_id"], ignore_index=True, kind="stable"
-        ),
-        slots=slots_table(records.values()),
-        curves=curves_table(records.values()),
-        missing=missing_table(expected, records, ledger.failures()),
+        table=table.frame(),
+        slots=slots.frame(),
+        curves=pd.DataFrame(curves, columns=CURVE_COLUMNS),
+        missing=missing.frame(),
         metrics=metrics,
         records=records,
         ledger=ledger,
     )
 
 
-def batched_records(records: Sequence[Record], size: int) -> Iterator[list[Record]]:
-    """Records in groups, so that items of a large study are never all in memory."""
-    for start in range(0, len(records), size):
-        yield list(records[start : start + size])
+def _sliced(scored: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> list[str]:
+    """Metrics that are given by slice too."""
+    scores = sum(len(record.users) for record in scored) * len(metrics)
+    if scores <= EVERY_SLICE_SCORES:
+        return list(metrics)
+    return [name for name in metrics if name == SLICED_METRIC]
 
 
 def check_comparable(records: Sequence[Record]) -> None:
@@ -142,86 +163,74 @@ def check_comparable(records: Sequence[Record]) -> None:
                     )
 
 
-def scores(
-    ledger: Ledger, records: Sequence[Record], metrics: Mapping[str, MetricInfo]
-) -> pd.DataFrame:
-    """Tidy scores of some records, per user and slice."""
-    items = pd.concat([_items(ledger, record, metrics) for record in records], ignore_index=True)
-    parts = []
-    for name, driven in SLICES.items():
-        chosen = items if driven is None else items[items["routine_driven"] == driven]
-        if len(chosen):
-            parts.append(_per_user(chosen, metrics).assign(slice=name))
-    return pd.concat(parts, ignore_index=True)[TABLE_COLUMNS]
+class SlotRows:
+    """Rows of trained adapters, column by column."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {name: [] for name in SLOT_COLUMNS}
+
+    def add(self, record: Record) -> None:
+        """Take the slots of a record that trained some."""
+        if record.purpose not in ("train", "personalize"):
+            return
+        for slot in record.slots:
+            for name, value in zip(SLOT_COLUMNS, _slot_row(record, slot), strict=True):
+                self._columns[name].append(value)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per adapter."""
+        frame = pd.DataFrame(self._columns, columns=SLOT_COLUMNS)
+        return frame.astype({"shift_norm": float}) if len(frame) else frame
 
 
-def _items(ledger: Ledger, record: Record, metrics: Mapping[str, MetricInfo]) -> pd.DataFrame:
-    path = ledger.path(record.cell_id, ITEMS_FILE)
-    there = set(pq.read_schema(path).names)
-    fixed = ["user_id", "control", "routine_driven", "output_words"]
-    frame: pd.DataFrame = pq.read_table(
-        path, columns=fixed + [m for m in metrics if m in there]
-    ).to_pandas()
-    suffix = frame["control"].map({"own": "", "swapped": SWAPPED})
-    return frame.assign(arm=record.arm + suffix, seed=record.seed, split=record.split)
+def _slot_row(record: Record, slot: SlotRecord) -> tuple[Any, ...]:
+    last = slot.shift_norms[-1] if slot.shift_norms else float("nan")
+    tracks = np.array(slot.shift_norms), np.array(slot.losses)
+    work = slot.steps, slot.examples, slot.trained_tokens
+    return (record.arm, record.seed, slot.slot, slot.status, slot.reason, *work, last, *tracks)
 
 
-def _per_user(items: pd.DataFrame, metrics: Mapping[str, MetricInfo]) -> pd.DataFrame:
-    """Means over items and numbers of items, in long form."""
-    names = [name for name in metrics if name in items.columns]
-    groups = items.groupby(KEYS, sort=True, observed=True)
-    values, counts = groups[names].mean(), groups[names].count()
-    if "output_length_std" in metrics:
-        values["output_length_std"] = groups["output_words"].std(ddof=0)
-        counts["output_length_std"] = groups["output_words"].count()
-    values.columns.name = counts.columns.name = "metric"
-    long = pd.DataFrame({"value": values.stack(), "n_items": counts.stack()}).reset_index()
-    return long[long["n_items"] > 0]
+class MissingRows:
+    """What is missing of the plan, each with the reason."""
 
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, int, str, str]] = []
+        self._named: set[tuple[str, int, str, str]] = set()
 
-def slots_table(records: Any) -> pd.DataFrame:
-    """One row per trained adapter."""
-    rows = [
-        (record.arm, record.seed, slot.slot, slot.status, slot.reason, slot.steps, slot.examples,
-         slot.trained_tokens, slot.shift_norms[-1] if slot.shift_norms else None,
-         slot.shift_norms, slot.losses)
-        for record in records
-        if record.purpose in ("train", "personalize")
-        for slot in record.slots
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=SLOT_COLUMNS)
+    def _add(self, arm: str, seed: int, split: str, user: str, reason: str) -> None:
+        if (arm, seed, split, user) not in self._named:
+            self._named.add((arm, seed, split, user))
+            self._rows.append((arm, seed, user, reason))
 
+    def cell(self, cell: ExpectedCell, failures: Mapping[str, Mapping[str, Any]]) -> None:
+        """A cell without a record."""
+        reason = _why(cell.cell_id, failures)
+        for user in (EVERYBODY,) if cell.purpose == "train" else cell.users:
+            self._add(cell.arm, cell.seed, cell.split, user, reason)
 
-def curves_table(records: Any) -> pd.DataFrame:
-    """Training curves of shared adapters."""
-    rows = [
-        {"arm": record.arm, "seed": record.seed, **row}
-        for record in records
-        for row in record.curve
-    ]
-    return pd.DataFrame(rows, columns=CURVE_COLUMNS)
+    def slots(self, record: Record) -> None:
+        """Adapters that failed or were skipped."""
+        for slot in record.slots:
+            if slot.status != "ok":
+                reason = f"{slot.status}: {slot.reason}"
+                self._add(record.arm, record.seed, record.split, slot.slot, reason)
 
+    def items(self, record: Record, found: Mapping[str, set[str]]) -> None:
+        """Users of a scored record without an item, unless a slot has given the reason."""
+        reason = f"no item was scored on {record.split}"
+        for control in {"own": "", **found}:
+            arm = record.arm + (SWAPPED if control == "swapped" else "")
+            there = found.get(control, set())
+            for user in record.users:
+                if user not in there and not self._has(record, user):
+                    self._add(arm, record.seed, record.split, user, reason)
 
-def missing_table(
-    expected: Sequence[ExpectedCell],
-    records: Mapping[str, Record],
-    failures: Mapping[str, Mapping[str, Any]],
-) -> pd.DataFrame:
-    """Users without a score of an arm, each with the reason."""
-    rows: list[tuple[str, int, str, str]] = []
-    for cell in expected:
-        record = records.get(cell.cell_id)
-        if record is None:
-            reason = _why(cell.cell_id, failures)
-            names = ("all",) if cell.purpose == "train" else cell.users
-            rows += [(cell.arm, cell.seed, user, reason) for user in names]
-            continue
-        rows += [
-            (cell.arm, cell.seed, slot.slot, f"{slot.status}: {slot.reason}")
-            for slot in record.slots
-            if slot.status != "ok"
-        ]
-    return pd.DataFrame(rows, columns=MISSING_COLUMNS)
+    def _has(self, record: Record, user: str) -> bool:
+        return (record.arm, record.seed, record.split, user) in self._named
+
+    def frame(self) -> pd.DataFrame:
+        """One row per arm, seed and user, in the plan's order."""
+        return pd.DataFrame(self._rows, columns=MISSING_COLUMNS)
 
 
 def _why(cell_id: str, failures: Mapping[str, Mapping[str, Any]]) -> str:

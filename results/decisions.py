@@ -80,8 +80,8 @@ def decide(
 _NUMBERS = (
     "n_users",
     "mean_lift",
-    "ci_low",
-    "ci_high",
+    "low",
+    "high",
     "share_helped_low",
     "share_hurt_low",
     "share_hurt_high",
@@ -109,15 +109,15 @@ def _unknown(rule: str, contrast: Contrast) -> Decision:
 
 def _lift(numbers: Numbers) -> str:
     size = number(numbers["mean_lift"], signed=True)
-    return f"{size} {interval(numbers['ci_low'], numbers['ci_high'], signed=True)}"
+    return f"{size} {interval(numbers['low'], numbers['high'], signed=True)}"
 
 
 def _personal(contrast: Contrast, numbers: Numbers) -> Decision:
     """Own minus swapped above 0: part of the gain is the user's own."""
     rule = "personal part"
-    if not _known(numbers, "ci_low"):
+    if not _known(numbers, "low"):
         return _unknown(rule, contrast)
-    fired = numbers["ci_low"] > 0
+    fired = numbers["low"] > 0
     said = (
         "part of the gain is personal: another user's adapter does not give it"
         if fired
@@ -129,16 +129,16 @@ def _personal(contrast: Contrast, numbers: Numbers) -> Decision:
         fired=fired,
         verdict=f"Own − swapped {_lift(numbers)}: {said}.",
         numbers=numbers,
-        would_change=_any_or_all([_Bound("lower bound", numbers["ci_low"], 0.0, holds=fired)]),
+        would_change=_any_or_all([_Bound("lower bound", numbers["low"], 0.0, holds=fired)]),
     )
 
 
 def _all_persona(contrast: Contrast, numbers: Numbers, limits: Thresholds) -> Decision:
     """Positive and stable: recommend the shared adapter for simplicity."""
     rule = "all-persona for simplicity"
-    if not _known(numbers, "ci_low", "share_hurt_high"):
+    if not _known(numbers, "low", "share_hurt_high"):
         return _unknown(rule, contrast)
-    positive = numbers["ci_low"] > 0
+    positive = numbers["low"] > 0
     stable = numbers["share_hurt_high"] < limits.stable_share_hurt
     said = {
         (True, True): "positive and stable: recommended for simplicity",
@@ -157,7 +157,7 @@ def _all_persona(contrast: Contrast, numbers: Numbers, limits: Thresholds) -> De
         numbers=numbers,
         would_change=_any_or_all(
             [
-                _Bound("lower bound", numbers["ci_low"], 0.0, holds=positive),
+                _Bound("lower bound", numbers["low"], 0.0, holds=positive),
                 _Bound(
                     "upper bound of the share hurt",
                     numbers["share_hurt_high"],
@@ -175,11 +175,11 @@ def _per_user(
 ) -> Decision:
     """Better than the shared adapter, personally so, and stable: recommend per-user adapters."""
     rule = "per-user adapters"
-    if not _known(numbers, "ci_low", "share_hurt_high"):
+    if not _known(numbers, "low", "share_hurt_high"):
         return _unknown(rule, contrast)
     personal = math.isfinite(swapped_low) and swapped_low > 0
     stable = numbers["share_hurt_high"] < limits.stable_share_hurt
-    gains = numbers["ci_low"] > 0
+    gains = numbers["low"] > 0
     lacks = [
         what
         for what, there in (
@@ -198,7 +198,7 @@ def _per_user(
         numbers=numbers | {"own_minus_swapped_low": swapped_low},
         would_change=_any_or_all(
             [
-                _Bound("lower bound", numbers["ci_low"], 0.0, holds=gains),
+                _Bound("lower bound", numbers["low"], 0.0, holds=gains),
                 _Bound("lower bound of own − swapped", swapped_low, 0.0, holds=personal),
                 _Bound(
                     "upper bound of the share hurt",
@@ -215,7 +215,7 @@ def _per_user(
 def _high_variance(contrast: Contrast, numbers: Numbers, limits: Thresholds) -> Decision:
     """Helps some and harms others: cluster first, small deltas, roll back the rest."""
     rule = "high variance: cluster first"
-    if not _known(numbers, "share_helped_low", "share_hurt_low", "ci_low"):
+    if not _known(numbers, "share_helped_low", "share_hurt_low", "low"):
         return _unknown(rule, contrast)
     helped, hurt = numbers["share_helped_low"], numbers["share_hurt_low"]
     limit = limits.high_variance_share
@@ -247,9 +247,9 @@ def _high_variance(contrast: Contrast, numbers: Numbers, limits: Thresholds) -> 
 def _no_harm(contrast: Contrast, numbers: Numbers, margin: float) -> Decision:
     """The mean is shown not to fall by more than the margin."""
     rule = "no harm"
-    if not _known(numbers, "ci_low"):
+    if not _known(numbers, "low"):
         return _unknown(rule, contrast)
-    fired = numbers["ci_low"] > -margin
+    fired = numbers["low"] > -margin
     said = "no mean harm beyond the margin" if fired else "harm beyond the margin is not ruled out"
     return Decision(
         rule=rule,
@@ -257,7 +257,7 @@ def _no_harm(contrast: Contrast, numbers: Numbers, margin: float) -> Decision:
         fired=fired,
         verdict=f"{contrast_title(contrast.name)} {_lift(numbers)}, margin {margin:g}: {said}.",
         numbers=numbers | {"margin": margin},
-        would_change=_any_or_all([_Bound("lower bound", numbers["ci_low"], -margin, holds=fired)]),
+        would_change=_any_or_all([_Bound("lower bound", numbers["low"], -margin, holds=fired)]),
     )
 
 
@@ -292,9 +292,9 @@ def _worst_groups(analysis: Analysis) -> list[Decision]:
 def _adapter(contrast: Contrast, numbers: Numbers) -> Decision:
     """LoRA against prefix at the same grouping; fires where the interval leaves out 0."""
     rule = "LoRA or prefix"
-    if not _known(numbers, "ci_low"):
+    if not _known(numbers, "low"):
         return _unknown(rule, contrast)
-    low, high = numbers["ci_low"], numbers["ci_high"]
+    low, high = numbers["low"], numbers["high"]
     better = contrast.arm if low > 0 else contrast.reference if high < 0 else None
     said = f"{arm_title(better)} scores higher" if better else "no evidence for either"
     return Decision(
@@ -335,7 +335,7 @@ def _persona(persona: Mapping[str, float] | None) -> Decision:
 
 def _swapped_low(analysis: Analysis, contrast: Contrast) -> float:
     row = analysis.row(f"{contrast.arm} - {contrast.arm}_swapped")
-    return math.nan if row is None else float(row["ci_low"])
+    return math.nan if row is None else float(row["low"])
 
 
 @dataclass(frozen=True)
@@ -390,7 +390,7 @@ def recommendation(decisions: list[Decision]) -> list[str]:
     positive = [
         arm_title(d.arm)
         for d in decisions
-        if d.rule == "all-persona for simplicity" and not d.fired and d.numbers.get("ci_low", 0) > 0
+        if d.rule == "all-persona for simplicity" and not d.fired and d.numbers.get("low", 0) > 0
     ]
     if positive:
         advice.append(

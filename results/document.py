@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pandas as pd
+
 from results.figure_style import Figure
 from results.wording import interval, number
 
@@ -117,6 +119,11 @@ def table(caption: str, headers: Sequence[str], rows: Iterable[Sequence[Cell | s
         tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows
     )
     return Table(caption=caption, headers=tuple(headers), rows=made)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A frame's rows by column name."""
+    return [{str(key): item for key, item in row.items()} for row in frame.to_dict("records")]
 
 
 def config_text(config: Any) -> str:

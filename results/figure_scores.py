@@ -23,7 +23,7 @@ from results.figure_style import (
     rows_by,
     zero_line,
 )
-from results.wording import Row, contrast_title, interval, number, p_text, verdict
+from results.wording import Row, bounds, contrast_title, interval, number, p_text, verdict
 
 MAX_PANELS = 6
 
@@ -112,8 +112,8 @@ def metric_by_metric(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
 
 
 def _lift(axis: Axes, place: float, row: Row, *, color: str, hollow: bool = False) -> None:
-    if math.isfinite(row["ci_low"]):
-        axis.plot([row["ci_low"], row["ci_high"]], [place] * 2, color=color, linewidth=2, zorder=3)
+    if math.isfinite(row["low"]):
+        axis.plot(list(bounds(row)), [place] * 2, color=color, linewidth=2, zorder=3)
     face = "none" if hollow else color
     axis.plot(row["mean_lift"], place, "o", color=color, markerfacecolor=face, zorder=4)
 
@@ -151,9 +151,9 @@ def _verdict_color(row: Row) -> str:
 
 
 def _forest_note(row: Row) -> str:
-    if not math.isfinite(row["ci_low"]):
+    if not math.isfinite(row["low"]):
         return f"n = {row['n_users']}  n/a"
-    ends = interval(row["ci_low"], row["ci_high"], signed=True)
+    ends = interval(*bounds(row), signed=True)
     size = number(row["mean_lift"], signed=True)
     return f"{size} {ends} n={row['n_users']} {p_text(row['p_adjusted'])}"
 

@@ -27,7 +27,7 @@ from results.figure_style import (
     zero_line,
 )
 from results.resampling import Floats
-from results.wording import arm_title, contrast_title, interval, number, p_text, share
+from results.wording import bounds, contrast_title, interval, number, p_text, share
 
 MIN_FOR_VIOLIN = 5
 
@@ -153,8 +153,8 @@ def own_against_swapped(analysis: Analysis) -> Canvas | None:
         row = analysis.row(contrast.name)
         if row is not None:
             size = number(row["mean_lift"], signed=True)
-            ends_text = interval(row["ci_low"], row["ci_high"], signed=True)
-            axis.set_title(f"{arm_title(contrast.arm)}: own − swapped\n{size} {ends_text}")
+            ends_text = interval(*bounds(row), signed=True)
+            axis.set_title(f"{contrast_title(contrast.name)}\n{size} {ends_text}")
         axis.set_xlabel("lift under another user's adapter")
     axes[0].set_ylabel("lift under the own adapter")
     return canvas

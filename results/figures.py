@@ -25,6 +25,7 @@ __all__ = ["FIGURES", "Drawing", "Figure", "draw_figures", "leading_arm"]
 FINAL, SHARED = "final", "all_persona_comparison"
 PERSONAL, STABILITY = "per_persona_comparison", "stability"
 BOOTSTRAP = "95 % percentile bootstrap over users"
+WITH_SEEDS = f"{BOOTSTRAP} (and seeds, where there are several)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ FIGURES: dict[str, Drawing] = {
         draw=lambda analysis, _: figure_users.own_against_swapped(analysis),
         text="Each point is a user. Above the diagonal the own adapter helps more than another "
         "user's: the personal part of the gain.",
-        interval=f"{BOOTSTRAP}, in the panel titles",
+        interval=f"{WITH_SEEDS}, in the panel titles",
     ),
     "forest": Drawing(
         title="All contrasts on the primary metric",
@@ -101,7 +102,7 @@ FIGURES: dict[str, Drawing] = {
         draw=lambda analysis, _: figure_scores.forest(analysis),
         text="Filled points were declared primary; p is adjusted within its family. Blue: evidence "
         "of a gain; vermillion: of a loss; gray: neither. The band is the no-harm margin.",
-        interval=BOOTSTRAP,
+        interval=WITH_SEEDS,
     ),
     "macro_metrics": Drawing(
         title="Macro scores of all arms",
@@ -154,14 +155,14 @@ FIGURES: dict[str, Drawing] = {
         draw=lambda analysis, _: figure_scores.metric_by_metric(analysis, _all_arms(analysis)),
         text="Mean lift over the baseline in the metric's unit, signed so that right is better. "
         "Hollow points are swapped controls.",
-        interval=BOOTSTRAP,
+        interval=WITH_SEEDS,
     ),
     "metric_by_metric_shared": Drawing(
         title="Metric by metric, shared arms",
         folders=(SHARED,),
         draw=lambda analysis, _: figure_scores.metric_by_metric(analysis, _shared_arms(analysis)),
         text="Mean lift over the baseline in the metric's unit, signed so that right is better.",
-        interval=BOOTSTRAP,
+        interval=WITH_SEEDS,
     ),
     "slices": Drawing(
         title="Routine-driven and spontaneous sessions",

@@ -1,30 +1,58 @@
-"""Writing files so that a name never holds half a file, and reading them back by hash."""
+"""Writing files so that a name never holds half a file, and reading them back by hash.
+
+Crash points: where ``PERSONA_SWEEP_CRASH_POINT`` names one, the process ends itself there as if it
+had been killed. Only tests set it. The points are ``temporary:<file name>`` (the temporary file is
+whole, the rename has not happened) for everything that is written here; ``before-record``,
+``before-rename`` and ``after-rename`` in the ledger's commit; others where their callers say.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from results.record import RecordError
+
 CRASH_VARIABLE = "PERSONA_SWEEP_CRASH_POINT"
+CRASH_CODE = 9
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+DECIMALS = 6
+_TEMPORARY = re.compile(r"\..*\.tmp-[0-9a-f]{8}(\.[^.]*)?")
 
 
 def crash_point(name: str) -> None:
-    """End the process at once if the environment names this point; only tests set it."""
+    """End the process at once if the environment names this point."""
     if os.environ.get(CRASH_VARIABLE) == name:
-        os._exit(9)
+        os._exit(CRASH_CODE)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of ``name`` directly inside ``folder``: ids are data, never paths.
+
+    Raises:
+        RecordError: the name is empty, hidden, or leads elsewhere.
+    """
+    if not name or name.startswith(".") or any(sign in name for sign in "/\\\0"):
+        raise RecordError(
+            f"{name!r} cannot name a file in {folder}: a plain name without separators is allowed"
+        )
+    return folder / name
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder last."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Make renames inside a folder last, where the system can open folders."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
     try:
         os.fsync(handle)
     finally:
@@ -46,10 +74,11 @@ def write_by(path: Path, write: Callable[[Path], Any]) -> Path:
     """The same for writers that want a path; the temporary file is removed on any error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The ending stays: writers choose the format by it.
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.tmp-{secrets.token_hex(4)}{path.suffix}")
     try:
         write(temporary)
         sync_file(temporary)
+        crash_point(f"temporary:{path.name}")
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -58,23 +87,40 @@ def write_by(path: Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
+def remove_temporaries(folders: Iterable[Path]) -> int:
+    """Remove what writers that were killed left directly in these folders; returns how many.
+
+    Only for the holder of the workspace's lock: a living writer's file would go too.
+    """
+    removed = 0
+    for folder in folders:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if _TEMPORARY.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
+                removed += 1
+    return removed
+
+
 def write_json(path: Path, value: Any) -> Path:
-    """Indented JSON with sorted keys; never a NaN."""
+    """Canonical JSON, to be read by people too: keys sorted, indented, never a NaN."""
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    return write_atomic(path, (text + "\n").encode())
+    # A lone surrogate in a user's text has no UTF-8; it comes back as the same escape.
+    return write_atomic(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> Path:
     """A table with 6 decimals; text that a spreadsheet would run as a formula gets a quote."""
     safe = table.copy()
+    safe.columns = pd.Index([without_formula(name) for name in table.columns])
     for name in safe.columns:
         if not pd.api.types.is_numeric_dtype(safe[name]):
-            safe[name] = safe[name].map(_without_formula)
-    text = safe.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    return write_atomic(path, text.encode())
+            safe[name] = safe[name].map(without_formula)
+    text = safe.to_csv(index=False, float_format=f"%.{DECIMALS}f", lineterminator="\n")
+    return write_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
-def _without_formula(value: Any) -> Any:
+def without_formula(value: Any) -> Any:
+    """Text with a leading quote where a spreadsheet would run it; anything else as it is."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 

@@ -3,12 +3,14 @@
 A trial leaves its files in a staging folder of its own. The driver, the only writer of records,
 hashes them, adds ``record.json`` and renames the whole folder to its final name. So a cell is
 either in the ledger with all its files, or it is not there. Failed cells leave a note in
-``results/ledger/.failed/``; they do not count as finished and run again.
+``results/ledger/.failed/``; they do not count as finished and run again. What is broken goes to
+``quarantine/`` with the reason, and runs again; what a newer program wrote is left alone.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -17,94 +19,113 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from results.files import crash_point, file_sha256, sync_file, sync_folder, write_json
-from results.record import (
-    SCHEMA_VERSION,
-    FileEntry,
-    ParentRef,
-    Record,
-    RecordError,
-    SlotRecord,
+from results.files import (
+    crash_point,
+    inside,
+    remove_temporaries,
+    sync_file,
+    sync_folder,
+    write_json,
+)
+from results.record import ParentRef, Record, RecordError, SlotRecord
+from results.record_files import (
+    OUTCOME_FILE,
+    RECORD_FILE,
+    NewerRecordError,
+    file_entries,
+    files_problem,
+    read_record,
+    status_of,
 )
 
-RECORD_FILE, OUTCOME_FILE, ADAPTERS_FILE = "record.json", "outcome.json", "adapters.safetensors"
+ADAPTERS_FILE = "adapters.safetensors"
 STAGING, FAILED = ".staging", ".failed"
+REASON_FILE = "REASON.txt"
 
 
 class Ledger:
-    """All records of one workspace."""
+    """All records of one workspace.
+
+    Attributes:
+        duplicates: attempts whose outcome was thrown away, because another one of the same cell
+            had been committed before.
+    """
 
     def __init__(self, workspace: Path) -> None:
+        self.workspace = workspace
         self.root = workspace / "results" / "ledger"
         self.staging = self.root / STAGING
         self.failed = self.root / FAILED
         self.quarantine = workspace / "quarantine"
+        self.duplicates: list[str] = []
 
     def path(self, cell_id: str, name: str) -> Path:
         """Where a cell's file is, or would be."""
-        return self.root / cell_id / name
+        return inside(inside(self.root, cell_id), name)
 
     def commit(
         self, cell_id: str, *, staging: Path, attempts: int, environment: Mapping[str, str]
     ) -> Record:
         """Take over what a trial left in ``staging``; a cell that is there already stays.
 
+        Args:
+            cell_id: the cell.
+            staging: the attempt's folder, somewhere in the workspace; its name is the attempt's.
+            attempts: how often the cell was tried, this time included.
+            environment: versions, commit, class of hardware; no host names, no paths.
+
+        Returns:
+            The record; of an earlier attempt if there is one (see ``duplicates``).
+
         Raises:
-            RecordError: the staging folder has no readable outcome, or a parent that is gone.
+            RecordError: the staging folder has no readable outcome or one in which every adapter
+                failed, or the parent is gone.
+            OSError: the disk does not take it; nothing stands under the final name.
         """
+        folder = inside(self.root, cell_id)
+        if not staging.resolve().is_relative_to(self.workspace.resolve()):
+            raise RecordError(f"staging folder {staging} is not in workspace {self.workspace}")
         known = self.load(cell_id)
         if known is not None:
+            self.duplicates.append(staging.name)
             shutil.rmtree(staging, ignore_errors=True)
             return known
         record = self._record(cell_id, staging, attempts=attempts, environment=environment)
         crash_point("before-record")
-        (staging / OUTCOME_FILE).unlink()
         write_json(staging / RECORD_FILE, record.model_dump(mode="json"))
+        (staging / OUTCOME_FILE).unlink()
         for name in record.files:
             sync_file(staging / name)
+        sync_folder(staging)
         crash_point("before-rename")
-        staging.rename(self.root / cell_id)
+        self.root.mkdir(parents=True, exist_ok=True)
+        staging.rename(folder)
         sync_folder(self.root)
         crash_point("after-rename")
-        (self.failed / f"{cell_id}.json").unlink(missing_ok=True)
+        self._note(cell_id).unlink(missing_ok=True)
         return record
 
     def _record(
         self, cell_id: str, staging: Path, *, attempts: int, environment: Mapping[str, str]
     ) -> Record:
+        outcome = _outcome(staging, cell_id)
         try:
-            outcome = json.loads((staging / OUTCOME_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RecordError(f"cell {cell_id}: no readable {OUTCOME_FILE} in staging") from error
-        spec = outcome["spec"]
-        slots = tuple(SlotRecord.model_validate(slot) for slot in outcome["slots"])
-        return Record(
-            cell_id=cell_id,
-            arm=spec["arm"],
-            purpose=spec["purpose"],
-            grouping=spec["grouping"],
-            adapter="none" if spec["adapter"] is None else spec["adapter"]["kind"],
-            seed=spec["seed"],
-            split=spec["split"],
-            users=tuple(spec["users"]),
-            status=status_of(slots),
-            spec=spec,
-            parent=self._parent(spec["parent"]),
-            slots=slots,
-            curve=tuple(outcome["curve"]),
-            metrics=outcome["metrics"],
-            counts=outcome["counts"],
-            seconds=outcome["seconds"],
-            files={
-                path.name: FileEntry(bytes=path.stat().st_size, sha256=file_sha256(path))
-                for path in sorted(staging.iterdir())
-                if path.name != OUTCOME_FILE
-            },
-            attempt=staging.name,
-            attempts=attempts,
-            finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-            environment=dict(environment),
-        )
+            record = Record(
+                **_described(outcome),
+                cell_id=cell_id,
+                parent=self._parent(outcome["spec"]["parent"]),
+                files=file_entries(staging),
+                attempt=staging.name,
+                attempts=attempts,
+                finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                environment=dict(environment),
+            )
+        except (KeyError, TypeError, ValidationError) as error:
+            raise RecordError(f"cell {cell_id}: {OUTCOME_FILE} does not fit: {error}") from error
+        if record.status == "failed":
+            reasons = "; ".join(dict.fromkeys(str(slot.reason) for slot in record.slots))
+            raise RecordError(f"all {len(record.slots)} adapters failed: {reasons}")
+        return record
 
     def _parent(self, cell_id: str | None) -> ParentRef | None:
         if cell_id is None:
@@ -124,46 +145,58 @@ class Ledger:
             "error": error,
             "attempts": attempts,
         }
-        write_json(self.failed / f"{cell_id}.json", note)
+        write_json(self._note(cell_id), note)
+
+    def _note(self, cell_id: str) -> Path:
+        return inside(self.failed, f"{cell_id}.json")
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """Notes of failed cells by cell id."""
-        notes = sorted(self.failed.glob("*.json")) if self.failed.is_dir() else []
-        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in notes}
+        """Notes of failed cells by cell id; a note that cannot be read says so."""
+        notes = sorted(self.failed.glob("[!.]*.json")) if self.failed.is_dir() else []
+        # A driver that died right after a commit left the note of the attempt before.
+        return {path.stem: _read_note(path) for path in notes if not self._has(path.stem)}
 
-    def load(self, cell_id: str) -> Record | None:
-        """A cell's record if it and its files are whole; a broken one is quarantined."""
-        folder = self.root / cell_id
+    def _has(self, cell_id: str) -> bool:
+        return (self.root / cell_id).is_dir()
+
+    def load(self, cell_id: str, *, thorough: bool = False) -> Record | None:
+        """A cell's record if it and its files are whole; a broken one is quarantined.
+
+        Args:
+            cell_id: the cell.
+            thorough: hash files of more than 256 MiB too, which else are checked by size.
+
+        Raises:
+            NewerRecordError: a later version of this program wrote it.
+        """
+        folder = inside(self.root, cell_id)
         if not folder.is_dir():
             return None
-        problem = None
-        try:
-            record = read_record(folder / RECORD_FILE)
-            problem = self._problem(record, cell_id)
-        except RecordError as error:
-            problem = str(error)
+        record, problem = self._examine(folder, thorough=thorough)
         if problem is not None:
             self._put_away(folder, problem)
             return None
         return record
 
-    def _problem(self, record: Record, cell_id: str) -> str | None:
-        if record.cell_id != cell_id:
-            return f"the record says it is cell {record.cell_id}"
-        for name, entry in record.files.items():
-            path = self.path(cell_id, name)
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != entry.bytes or file_sha256(path) != entry.sha256:
-                return f"{name} is not what was written: size or sha256 differ"
-        return None
+    def _examine(self, folder: Path, *, thorough: bool) -> tuple[Record | None, str | None]:
+        """The record, or what is wrong with the cell."""
+        try:
+            record = read_record(folder / RECORD_FILE)
+            if record.cell_id != folder.name:
+                return None, f"the record says it is cell {record.cell_id}"
+            return record, files_problem(folder, record, thorough=thorough)
+        except NewerRecordError:
+            raise
+        except RecordError as error:
+            return None, str(error)
 
     def _put_away(self, folder: Path, reason: str) -> None:
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-        place = self.quarantine / f"{folder.name}-{stamp}"
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        # Two runs in one second, or a clock that jumped back, must not meet.
+        place = self.quarantine / f"{folder.name}-{stamp}-{secrets.token_hex(4)}"
         self.quarantine.mkdir(parents=True, exist_ok=True)
         folder.rename(place)
-        (place / "REASON.txt").write_text(reason + "\n", encoding="utf-8")
+        (place / REASON_FILE).write_text(reason + "\n", encoding="utf-8")
 
     def finished(self, cell_ids: Iterable[str]) -> dict[str, Record]:
         """Those of the given cells that are in the ledger, whole."""
@@ -172,44 +205,81 @@ class Ledger:
 
     def records(self) -> Iterator[Record]:
         """All whole records, by cell id."""
-        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        for folder in folders:
-            if not folder.name.startswith("."):
-                record = self.load(folder.name)
-                if record is not None:
-                    yield record
+        for folder in self._folders():
+            record = self.load(folder.name)
+            if record is not None:
+                yield record
+
+    def problems(self) -> list[str]:
+        """What is wrong, one line each, every byte hashed; moves nothing."""
+        found = [f"note {name}: {note['error']}" for name, note in self.failures().items()
+                 if "cell_id" not in note]  # fmt: skip
+        adapters: dict[str, str] = {}
+        children: list[tuple[str, ParentRef]] = []
+        for folder in self._folders():
+            try:
+                record, problem = self._examine(folder, thorough=True)
+            except NewerRecordError as error:
+                record, problem = None, str(error)
+            if problem is not None:
+                found.append(f"cell {folder.name}: {problem}")
+            elif record is not None:
+                if ADAPTERS_FILE in record.files:
+                    adapters[record.cell_id] = record.files[ADAPTERS_FILE].sha256
+                if record.parent is not None:
+                    children.append((record.cell_id, record.parent))
+        return found + [
+            f"cell {name}: its parent {parent.cell_id} is "
+            + ("not in the ledger" if parent.cell_id not in adapters else "not the one it used")
+            for name, parent in children
+            if adapters.get(parent.cell_id) != parent.adapters_sha256
+        ]
+
+    def _folders(self) -> list[Path]:
+        found = self.root.iterdir() if self.root.is_dir() else ()
+        return sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
 
     def clean_staging(self) -> None:
         """Remove what dead attempts left; only the workspace's lock holder may."""
         shutil.rmtree(self.staging, ignore_errors=True)
+        remove_temporaries([self.failed])
 
 
-def status_of(slots: Iterable[SlotRecord]) -> str:
-    """``ok``, ``partial`` (some slots failed) or ``failed`` (all of them did)."""
-    failed = [slot.status == "failed" for slot in slots]
-    if not any(failed):
-        return "ok"
-    return "failed" if all(failed) else "partial"
-
-
-def read_record(path: Path) -> Record:
-    """Read one ``record.json``.
-
-    Raises:
-        RecordError: missing, no JSON, of another schema version, or with unknown fields.
-    """
+def _outcome(staging: Path, cell_id: str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        outcome = json.loads((staging / OUTCOME_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"cell {cell_id}: {OUTCOME_FILE} is no JSON: {error}") from error
     except FileNotFoundError as error:
-        raise RecordError(f"{path.name} is missing") from error
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path.name} is no JSON: {error}") from error
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if version != SCHEMA_VERSION:
-        raise RecordError(
-            f"{path.name} has schema version {version!r}; this program reads {SCHEMA_VERSION}"
-        )
+        raise RecordError(f"cell {cell_id}: no {OUTCOME_FILE} in staging") from error
+    if not isinstance(outcome, dict):
+        raise RecordError(f"cell {cell_id}: {OUTCOME_FILE} holds no object")
+    return outcome
+
+
+def _described(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """The record's fields that the trial knows."""
+    spec = outcome["spec"]
+    slots = tuple(SlotRecord.model_validate(slot) for slot in outcome["slots"])
+    adapter = spec["adapter"]
+    return {
+        **{name: spec[name] for name in ("arm", "purpose", "grouping", "seed", "split")},
+        **{name: outcome[name] for name in ("metrics", "counts", "seconds")},
+        "adapter": "none" if adapter is None else adapter["kind"],
+        "users": tuple(spec["users"]),
+        "status": status_of(slots),
+        "spec": spec,
+        "slots": slots,
+        "curve": tuple(outcome["curve"]),
+    }
+
+
+def _read_note(path: Path) -> dict[str, Any]:
     try:
-        return Record.model_validate(value)
-    except ValidationError as error:
-        raise RecordError(f"{path.name} does not fit the schema: {error}") from error
+        note = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(note, dict) and {"cell_id", "arm", "error", "attempts"} <= note.keys():
+            return note
+        problem = "holds no note"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    return {"arm": "unknown", "error": f"{path.name} cannot be read: {problem}", "attempts": 1}

@@ -1,119 +1,263 @@
-"""One driver per workspace: an operating-system lock, and a note of who holds it.
+"""One driver per workspace: a lock file with host, pid and heartbeat.
 
-The lock itself is released by the system when its process ends, however it ends. The note (host,
-process, heartbeat) names the holder, and speaks for file systems on which locks do not reach
-other hosts: a holder on another host counts as alive while its heartbeat is young.
+The holder keeps an operating system's lock on ``.persona-sweep.lock`` (gone with the process,
+however it dies) and renews the file's time. So a lock of this host is free as soon as its holder
+is dead; one of another host, where the storage does not carry locks from host to host, is free
+once its heartbeat stands still. The file goes away with a clean end.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from results.files import write_json
-
-LOCK_FILE, NOTE_FILE = Path("results/.lock"), Path("results/.lock-holder.json")
-HEARTBEAT_SECONDS = 5.0
-STALE_SECONDS = 60.0
+LOCK_FILE = ".persona-sweep.lock"
+HEARTBEAT_SECONDS = 10.0
+TIMEOUT_SECONDS = 90.0
+"""A heartbeat that is older than this belongs to a dead host; also NFS's own lease time."""
+TRIES = 20
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 class LockError(RuntimeError):
-    """Another driver works in the workspace; the message says which."""
+    """The workspace is in use, or cannot be locked; nothing was started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a workspace; times are UTC seconds since the epoch."""
+    """Who holds a lock, as its file says."""
 
     host: str
     pid: int
-    since: float
-    heartbeat: float
+    token: str
+    started_utc: str
+
+
+class WorkspaceLock:
+    """A held lock. ``check`` raises once another driver has taken it over."""
+
+    def __init__(self, path: Path, holder: Holder, handle: int) -> None:
+        self.path = path
+        self.holder = holder
+        self.lost = False
+        self._handle = handle
+
+    def beat(self) -> bool:
+        """Renew the heartbeat; False if the lock is no longer ours.
+
+        A storage that fails for a moment does not lose the lock.
+        """
+        try:
+            found = read_holder(self.path)
+            if found is not None and found.token == self.holder.token:
+                os.utime(self.path)
+            else:
+                self.lost = True
+        except OSError:
+            pass
+        return not self.lost
+
+    def check(self) -> None:
+        """Raise LockError if another driver has taken the lock over."""
+        if self.lost:
+            raise LockError(
+                f"another driver took over {self.path.parent}, because this one gave no sign of "
+                "life; this one stops, and what it finished is kept"
+            )
+
+    def release(self) -> None:
+        """Remove the file if it is ours, then let the system's lock go, in this order."""
+        with suppress(OSError):
+            found = read_holder(self.path)
+            if found is not None and found.token == self.holder.token:
+                self.path.unlink()
+        os.close(self._handle)
 
 
 @contextmanager
 def workspace_lock(
     workspace: Path,
     *,
-    host: str | None = None,
-    clock: Callable[[], float] = time.time,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
-) -> Iterator[None]:
-    """Hold a workspace until the block ends.
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    now: Callable[[], float] | None = None,
+) -> Iterator[WorkspaceLock]:
+    """Hold the workspace's lock inside the block.
+
+    Args:
+        workspace: an existing folder.
+        heartbeat_seconds: time between two signs of life.
+        timeout_seconds: age of the last sign after which another host's lock is taken over.
+        now: the time that heartbeats are compared with; by default the storage's own, so that
+            hosts whose clocks differ agree.
 
     Raises:
-        LockError: another process of this host holds it, or another host's heartbeat is young.
+        LockError: another driver holds it, or the folder cannot be written.
     """
-    host = host or socket.gethostname()
-    path = workspace / LOCK_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, blocking=False)
+    lock = acquire(workspace, timeout_seconds=timeout_seconds, now=now)
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(heartbeat_seconds) and lock.beat():
+            pass
+
+    thread = threading.Thread(target=beat, name="workspace-lock", daemon=True)
+    thread.start()
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise LockError(_busy(workspace, read_holder(workspace))) from error
-    note = workspace / NOTE_FILE
-    try:
-        holder = read_holder(workspace)
-        if (
-            holder is not None
-            and holder.host != host
-            and clock() - holder.heartbeat < STALE_SECONDS
-        ):
-            raise LockError(_busy(workspace, holder))
-        with _beating(note, host, clock, heartbeat_seconds):
-            yield
-        note.unlink(missing_ok=True)
+        yield lock
     finally:
-        # The file goes before the lock does, so that nobody can lock a file that is going away.
-        path.unlink(missing_ok=True)
+        stop.set()
+        thread.join()
         lock.release()
 
 
-def read_holder(workspace: Path) -> Holder | None:
-    """The holder's note; None if there is none that can be read."""
-    with suppress(OSError, ValueError, TypeError):
-        return Holder(**json.loads((workspace / NOTE_FILE).read_text(encoding="utf-8")))
-    return None
-
-
-@contextmanager
-def _beating(
-    note: Path, host: str, clock: Callable[[], float], every_seconds: float
-) -> Iterator[None]:
-    since = clock()
-    done = threading.Event()
-
-    def beat() -> None:
-        write_json(note, asdict(Holder(host, os.getpid(), since, clock())))
-
-    def keep_beating() -> None:
-        while not done.wait(every_seconds):
-            with suppress(OSError):  # A full disk must not end a run for want of a heartbeat.
-                beat()
-
-    beat()
-    thread = threading.Thread(target=keep_beating, name="workspace-heartbeat", daemon=True)
-    thread.start()
+def acquire(
+    workspace: Path,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    now: Callable[[], float] | None = None,
+) -> WorkspaceLock:
+    """Take the lock without a heartbeat of its own; see ``workspace_lock``."""
+    path = workspace / LOCK_FILE
     try:
-        yield
+        for _ in range(TRIES):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                lock = _take(path, handle, timeout_seconds=timeout_seconds, now=now)
+            except BaseException:
+                os.close(handle)
+                raise
+            if lock is not None:
+                return lock
+            os.close(handle)
+    except OSError as error:
+        raise LockError(
+            f"{workspace} cannot be locked ({error}): make it writable and make room, "
+            "or take another --workspace"
+        ) from error
+    raise LockError(f"{path} changes hands too fast; try again")
+
+
+def _take(
+    path: Path, handle: int, *, timeout_seconds: float, now: Callable[[], float] | None
+) -> WorkspaceLock | None:
+    """The lock; None if its file was removed between opening and locking it."""
+    locked = _system_lock(path, handle)
+    if not _same_file(path, handle):
+        return None
+    holder = read_holder(path)
+    if holder is not None:
+        time_now = (now or (lambda: storage_time(path.parent)))()
+        age_seconds = time_now - os.fstat(handle).st_mtime
+        if not is_stale(holder, age_seconds, locked=locked, timeout_seconds=timeout_seconds):
+            raise _in_use(path, holder)
+    mine = Holder(
+        socket.gethostname(), os.getpid(), secrets.token_hex(8),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, (json.dumps(asdict(mine)) + "\n").encode(), 0)
+    os.fsync(handle)
+    return WorkspaceLock(path, mine, handle)
+
+
+def _system_lock(path: Path, handle: int) -> bool:
+    """Whether the system's lock is ours; False where the storage knows no locks.
+
+    Raises:
+        LockError: a living process has it.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _in_use(path, read_holder(path)) from error
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    return True
+
+
+def _same_file(path: Path, handle: int) -> bool:
+    """Whether the name still leads to the open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def is_stale(holder: Holder, age_seconds: float, *, locked: bool, timeout_seconds: float) -> bool:
+    """Whether a holder is dead.
+
+    Args:
+        holder: as its file says.
+        age_seconds: time since its last sign of life.
+        locked: whether we have the system's lock; a holder on this host then cannot live.
+        timeout_seconds: longest time between two signs of life of a living holder.
+    """
+    if holder.host == socket.gethostname():
+        return locked or not _is_alive(holder.pid)
+    return age_seconds > timeout_seconds
+
+
+def _is_alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Who the file names; None without it, or where nobody has finished writing it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Holder(
+            str(values["host"]),
+            int(values["pid"]),
+            str(values["token"]),
+            str(values["started_utc"]),
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def storage_time(folder: Path) -> float:
+    """Seconds since 1970 by the clock that stamps the folder's files."""
+    probe = folder / f"{LOCK_FILE}.{secrets.token_hex(4)}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
     finally:
-        done.set()
-        thread.join()
+        probe.unlink(missing_ok=True)
 
 
-def _busy(workspace: Path, holder: Holder | None) -> str:
-    who = f"process {holder.pid} on {holder.host}" if holder else "another process"
-    return (
-        f"{workspace} is in use by {who}; wait for it to end, or take another --workspace "
-        f"(a holder that died is noticed after {STALE_SECONDS:.0f} s at most)"
+def _in_use(path: Path, holder: Holder | None) -> LockError:
+    who = "another driver" if holder is None else f"process {holder.pid} on {holder.host}"
+    since = "" if holder is None else f" since {holder.started_utc}"
+    return LockError(
+        f"{path.parent} is in use by {who}{since}: wait for it or stop it, or take another "
+        f"--workspace; the lock of a dead driver on another host is free {TIMEOUT_SECONDS:.0f} s "
+        f"after its last sign of life"
     )

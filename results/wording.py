@@ -25,31 +25,32 @@ ONE_SEED = (
     "training noise"
 )
 _GROUPS = {
-    "_cluster_user": "cluster, then user",
-    "_per_user": "per user",
-    "_cluster": "per cluster",
-    "_all": "all personas",
+    "_cluster_user": "Cluster-then-user",
+    "_per_user": "Per-user",
+    "_cluster": "Per-cluster",
+    "_all": "All-persona",
 }
-_ADAPTERS = {"lora": "LoRA", "prefix": "Prefix"}
+_ADAPTERS = {"lora": "LoRA", "prefix": "prefix"}
 
 
 def arm_title(arm: str) -> str:
-    """An arm's name for people: ``lora_per_user_swapped`` is «LoRA per user, swapped»."""
+    """An arm's name for people: ``lora_per_user_swapped`` is «Per-user LoRA, swapped»."""
     if arm == "baseline":
         return "Baseline"
     plain = arm.removesuffix(SWAPPED)
     end = next((end for end in _GROUPS if plain.endswith(end)), "")
     stem = plain.removesuffix(end)
-    title = f"{_ADAPTERS.get(stem, stem)} {_GROUPS[end]}" if end else plain.replace("_", " ")
+    title = f"{_GROUPS[end]} {_ADAPTERS.get(stem, stem)}" if end else plain.replace("_", " ")
     return title + (", swapped" if arm.endswith(SWAPPED) else "")
 
 
 def contrast_title(contrast: str) -> str:
-    """«LoRA per user − its swapped control» of ``lora_per_user - lora_per_user_swapped``."""
+    """«Per-user LoRA, own − swapped» of ``lora_per_user - lora_per_user_swapped``."""
     arm, _, reference = contrast.partition(" - ")
     if reference == arm + SWAPPED:
-        return f"{arm_title(arm)}: own − swapped"
-    return f"{arm_title(arm)} − {arm_title(reference)}" if reference else arm_title(arm)
+        return f"{arm_title(arm)}, own − swapped"
+    left, right = arm_title(arm), arm_title(reference)
+    return f"{left} − {right[0].lower()}{right[1:]}" if reference else left
 
 
 def number(value: float | None, *, digits: int = 3, signed: bool = False) -> str:
@@ -85,13 +86,18 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def bounds(row: Row) -> tuple[float, float]:
+    """The interval that is reported: over users and seeds where there are several seeds."""
+    return float(row["low"]), float(row["high"])
+
+
 def verdict(row: Row) -> Verdict:
     """What the interval and the adjusted test allow to be said of one contrast.
 
     ``higher`` and ``lower`` need the interval and the adjusted p; ``perhaps`` is the interval
     alone; ``within margin`` needs TOST. Nothing here ever says that there is no difference.
     """
-    low, high = float(row["ci_low"]), float(row["ci_high"])
+    low, high = bounds(row)
     if not (math.isfinite(low) and math.isfinite(high)):
         return "n/a"
     sure = float(row["p_adjusted"]) < ALPHA
@@ -102,20 +108,23 @@ def verdict(row: Row) -> Verdict:
     return "within margin" if float(row["p_tost"]) < ALPHA else "no evidence"
 
 
-def finding(row: Row, *, metric_title: str, margin: float) -> str:
-    """One sentence on one contrast, in words that its statistics support."""
+def finding(row: Row, *, metric: str, margin: float) -> str:
+    """One sentence on one contrast, in words that its statistics support.
+
+    ``metric`` is what the lift is measured in, «ROUGE-L» or «words of verbosity error».
+    """
     said = verdict(row)
     name = contrast_title(str(row["contrast"]))
     if said == "n/a":
         mean = float(row["mean_lift"])
         measured = f"; measured mean {number(mean, signed=True)}" if math.isfinite(mean) else ""
-        return f"{name}: n/a for {metric_title}, {reason(row)}{measured}."
+        return f"**{name}**: n/a, {reason(row)}{measured}."
     tail = f"(n = {row['n_users']}, adjusted {p_text(float(row['p_adjusted']))})"
     size = (
-        f"mean lift {number(float(row['mean_lift']), signed=True)} {metric_title}, 95 % interval "
-        f"{interval(float(row['ci_low']), float(row['ci_high']), signed=True)} {tail}"
+        f"mean lift {number(float(row['mean_lift']), signed=True)} {metric}, 95 % interval "
+        f"{interval(*bounds(row), signed=True)} {tail}"
     )
-    return f"{name}: {_PHRASES[said]}; {size}{_beside(row, said, margin=margin)}."
+    return f"**{name}**: {_PHRASES[said]}; {size}{_beside(row, said, margin=margin)}."
 
 
 _PHRASES: dict[Verdict, str] = {

@@ -1,0 +1,214 @@
+"""The report's results: what is personal first, then arms, users, stability, cold against warm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from results.analysis import Analysis
+from results.contrasts import (
+    QUESTIONS,
+    Contrast,
+    is_all_persona,
+    is_swapped,
+)
+from results.document import Block, Bullets, Heading, Section, Shown, Text, records
+from results.facts import Facts
+from results.figure_style import Figure
+from results.report_tables import contrast_table, macro_table, measure, reliability_table, title_of
+from results.wording import (
+    arm_title,
+    caution,
+    contrast_title,
+    finding,
+    interval,
+    number,
+)
+
+RUN = "python -m orchestrator run --study"
+
+
+def findings(analysis: Analysis, contrasts: Iterable[Contrast]) -> tuple[str, ...]:
+    """One sentence for each contrast on the primary metric."""
+    rows = [analysis.row(contrast.name) for contrast in contrasts]
+    metric = measure(analysis)
+    return tuple(
+        finding(row, metric=metric, margin=analysis.margin) for row in rows if row is not None
+    )
+
+
+def asked(analysis: Analysis, *questions: str) -> list[Contrast]:
+    """Contrasts that answer some of the questions; swapped controls against others left out."""
+    return [c for c in analysis.contrasts if c.question in questions and not is_swapped(c.arm)]
+
+
+def not_run(what: str, study: str) -> Text:
+    """The one line of a section whose stage was not part of the study."""
+    return Text(text=f"{what} was not part of this study. To run it: `{RUN} {study}`.", tone="note")
+
+
+def shown(figures: Mapping[str, Figure], *names: str) -> list[Block]:
+    """The named figures that were drawn."""
+    return [Shown(figure=figures[name]) for name in names if name in figures]
+
+
+def summary_section(analysis: Analysis, advice: Sequence[str]) -> Section:
+    """What was found, own minus swapped first, and what it may be trusted for."""
+    leading = findings(analysis, asked(analysis, "personal"))
+    measured = (
+        "The leading question is whether a gain is **personal**: each user's replies are scored "
+        "under the own adapter and under another user's of the same training (own − swapped). "
+        f"Measured is {title_of(analysis)} between the model's reply and the user's true next "
+        "reply, one number per user, on held-out sessions; it is text overlap, not satisfaction."
+    )
+    blocks: list[Block] = [Text(text=measured, tone="lead")]
+    if leading:
+        blocks.append(Bullets(items=leading))
+    else:
+        blocks.append(not_run("A per-user arm with its swapped control", "per_persona"))
+    rest = findings(analysis, asked(analysis, "personal_step", "adapted"))
+    blocks += [Bullets(items=rest)] if rest else []
+    blocks += [Heading(text="Recommendation"), Bullets(items=tuple(advice))]
+    trust = caution(len(analysis.users), analysis.n_seeds)
+    blocks += [Text(text=f"To be read with care: {trust}.", tone="note")] if trust else []
+    return Section(key="summary", title="Summary", blocks=tuple(blocks))
+
+
+def results_section(
+    analysis: Analysis, *, facts: Facts, figures: Mapping[str, Figure], users: Sequence[Block]
+) -> Section:
+    """Everything measured, from the personal part to cold against warm."""
+    blocks = [
+        *_personal(analysis, figures),
+        *_macro(analysis, figures),
+        *_distribution(analysis, figures),
+        *_groups(analysis, figures, facts),
+        *_stability(analysis, figures),
+        Heading(text="Cold start against warm start"),
+        *_given(facts, "cold_warm", not_run("Cold against warm start", "full")),
+        *_ablations(facts),
+        Heading(text="Replies before and after"),
+        *shown(figures, "before_after"),
+        *users,
+    ]
+    return Section(key="results", title="Results", blocks=tuple(blocks))
+
+
+def _given(facts: Facts, key: str, otherwise: Block) -> list[Block]:
+    section = facts.get("sections", {}).get(key)
+    return list(section.blocks) if section else [otherwise]
+
+
+def _ablations(facts: Facts) -> list[Block]:
+    return [
+        Heading(text="Ablations"),
+        *_given(facts, "ablations", not_run("An ablation", "ablation")),
+    ]
+
+
+def _personal(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]:
+    """Own minus swapped: the part of the gain that only the user's own adapter gives."""
+    contrasts = asked(analysis, "personal")
+    if not contrasts:
+        return [
+            Heading(text="What is personal: own − swapped"),
+            not_run("A per-user arm", "per_persona"),
+        ]
+    return [
+        Heading(text="What is personal: own − swapped"),
+        contrast_table(analysis, contrasts, caption=QUESTIONS["personal"].capitalize()),
+        *shown(figures, "own_vs_swapped"),
+    ]
+
+
+def _macro(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]:
+    contrasts = [c for c in analysis.contrasts if c.question != "personal"]
+    return [
+        Heading(text="All arms against the baseline"),
+        macro_table(analysis, analysis.arms),
+        *([] if any(map(is_all_persona, analysis.arms)) else [not_run("No all-persona arm",
+                                                                      "global")]),
+        *shown(figures, "macro_metrics", "metric_by_metric"),
+        contrast_table(analysis, contrasts, caption="All other contrasts"),
+        *shown(figures, "forest"),
+    ]  # fmt: skip
+
+
+def _distribution(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]:
+    """How users differ, and how far one user's number can be trusted."""
+    band = (
+        "With one seed there is no noise band: helped and hurt are signs of the lift."
+        if analysis.n_seeds < 2
+        else "Helped and hurt are counted outside each user's noise band, the largest difference "
+        "between two training seeds of the arm."
+    )
+    blocks: list[Block] = [
+        Heading(text="How users differ"),
+        Text(text=band),
+        *shown(figures, "lift_violins", "sorted_lifts", "helped_hurt"),
+    ]
+    if len(analysis.reliability):
+        blocks.append(reliability_table(analysis))
+    return blocks
+
+
+def _groups(analysis: Analysis, figures: Mapping[str, Figure], facts: Facts) -> list[Block]:
+    """Kinds of sessions, and clusters of users (fairness)."""
+    blocks: list[Block] = []
+    if "slices" in figures:
+        blocks += [Heading(text="Kinds of sessions"), *shown(figures, "slices")]
+    if len(analysis.clusters):
+        worst = [
+            f"{contrast_title(str(name))}: worst is cluster {row['cluster']} "
+            f"(n = {row['n_users']}) with {number(row['mean_lift'], signed=True)} "
+            f"{interval(row['low'], row['high'], signed=True)}"
+            + ("." if math.isfinite(row["low"]) else f" ({row['note']}).")
+            for name, group in analysis.clusters.groupby("contrast", sort=False)
+            if not is_swapped(str(name).partition(" - ")[0])
+            for row in records(group.head(1))
+        ]
+        blocks += [Heading(text="Groups of users"), Bullets(items=tuple(worst))]
+        blocks += shown(figures, "clusters")
+    if not any("cluster" in arm for arm in analysis.arms):
+        blocks.append(not_run("An arm with adapters per cluster", "cluster"))
+    return blocks + _given_only(facts, "clusters")
+
+
+def _given_only(facts: Facts, key: str) -> list[Block]:
+    section = facts.get("sections", {}).get(key)
+    return list(section.blocks) if section else []
+
+
+def _stability(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]:
+    """How far adapters move, and whether that goes with gain."""
+    blocks: list[Block] = [Heading(text="Stability of the micro-update")]
+    if not len(analysis.drift.users):
+        return [*blocks, not_run("A per-user micro-update", "per_persona")]
+    told = []
+    for row in records(analysis.drift.correlations):
+        note = f" ({row['note']})" if row["note"] else ""
+        if not math.isfinite(row["rho"]):
+            told.append(f"{arm_title(row['arm'])}: correlation of drift with gain n/a{note}.")
+            continue
+        ends = interval(row["low"], row["high"], digits=2, signed=True)
+        clear = math.isfinite(row["low"]) and (row["low"] > 0 or row["high"] < 0)
+        said = "no evidence that drift and gain go together"
+        if clear:
+            said = "drift goes with gain" if row["rho"] > 0 else "drift goes with loss"
+        rho = number(row["rho"], digits=2, signed=True)
+        told.append(
+            f"{arm_title(row['arm'])}: Spearman {rho} {ends}, n = {row['n_users']}: {said}{note}."
+        )
+    return [
+        *blocks,
+        Bullets(items=tuple(told)),
+        *shown(figures, "shift_norms", "drift_vs_gain", "training_curves"),
+    ]
+
+
+def persona_section(analysis: Analysis, facts: Facts) -> Section:
+    """What adaptation does to separability, where the stage was run."""
+    blocks = _given(
+        facts, "persona_prediction", not_run("Persona prediction", "persona_prediction")
+    )
+    return Section(key="persona", title="Persona prediction", blocks=tuple(blocks))

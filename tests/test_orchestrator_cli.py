@@ -1,0 +1,122 @@
+"""The command line: exit codes, messages, and nothing left behind by bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.exit_codes import ExitCode
+from search_spaces.catalog import STUDIES
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(list(words))
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--study", "per_persna"), "unknown study 'per_persna'. Did you mean 'per_persona'?"),
+        (("--model", "embeded"), "did you mean 'embedded'?"),
+        (("--model", "./no/such/model"), "model './no/such/model' is no folder"),
+        (("--data", "synthetik"), "Did you mean 'synthetic'?"),
+        (("--data", "edgewise:/no/such/folder"), "neither a source nor an existing folder"),
+        (("--set", "lora.rnk=3"), "unknown setting 'lora.rnk'; did you mean 'lora.rank'?"),
+        (("--set", "lora.rank=three"), "lora.rank input should be a valid integer"),
+        (("--config", "none.yaml"), "none.yaml: cannot be read"),
+        (("--seeds", "one"), "whole numbers with commas are wanted"),
+        (("--users", "0"), "data.users input should be greater than or equal to 1"),
+        (("--set", "threads=4096"), "threads is 4096, but this machine has"),
+        (("--local", "--address", "auto"), "--local and --address exclude each other"),
+        (("--stduy", "x"), "No such option: --stduy"),
+    ],
+)
+def test_bad_input_is_one_message_and_leaves_nothing(
+    words: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, "run", "--workspace", str(tmp_path / "work"), *words)
+    assert code == ExitCode.BAD_INPUT
+    assert message in err.replace("\n", " ")
+    assert "Traceback" not in out + err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_the_dataset_is_refused_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "raw").mkdir()
+    words = ("--workspace", str(tmp_path / "work"), "--data", str(tmp_path / "raw"))
+    code, _, err = run(capsys, "run", *words)
+    assert code == ExitCode.BAD_INPUT
+    assert "characters.jsonl" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_a_plan_shows_every_arm_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--workspace", str(tmp_path / "work"), "--study", "per_persona")
+    code, out, _ = run(capsys, "run", "--dry-run", *words)
+    assert code == ExitCode.DONE
+    for arm in STUDIES["per_persona"].arms:
+        assert arm.name in out
+    code, out, _ = run(capsys, "plan", "--json", "--users", "100", *words)
+    assert code == ExitCode.DONE
+    found = json.loads(out)
+    assert sum(cell["users"] for cell in found["cells"] if cell["arm"] == "lora_per_user") == 90
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("status",), ("report",), ("export", "--into", "x"), ("report", "--study", "globl")],
+)
+def test_commands_that_need_a_run_say_so(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, *words, "--workspace", str(tmp_path))
+    assert code == ExitCode.BAD_INPUT
+    assert "run it first" in err or "start one" in err or "Did you mean 'global'?" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_workspace_does_not_validate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "validate", "--workspace", str(tmp_path))[0] == ExitCode.FAILED_TRIALS
+
+
+def test_synthetic_data_can_be_made_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--into", str(tmp_path / "raw"), "--users", "2", "--sessions", "3")
+    assert run(capsys, "data", "synthesize", *words)[0] == ExitCode.DONE
+    names = {path.name for path in (tmp_path / "raw").iterdir()}
+    assert names == {"characters.jsonl", "routines.jsonl", "sessions.jsonl"}
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--help")
+    commands = [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()]
+    assert {"run", "plan", "report", "export", "status", "validate", "doctor"} <= set(commands)
+    for command in commands:
+        words = ["data", "prepare"] if command == "data" else [command]
+        code, out, _ = run(capsys, *words, "--help")
+        assert code == ExitCode.DONE
+        assert "Example: python -m orchestrator" in " ".join(out.split())
+
+
+def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "config-schema")
+    assert code == ExitCode.DONE
+    assert "personal" in json.loads(out)["properties"]

@@ -1,0 +1,151 @@
+"""A small study from the command line to its report, on real parts: Ray, base model, encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.exit_codes import ExitCode
+from results.ledger import Ledger
+from tasks.base_model import EMBEDDED_FOLDER
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (EMBEDDED_FOLDER / "model.safetensors").is_file(), reason="the model is not built"
+    ),
+]
+
+SMALL = (
+    *("--users", "4", "--no-dashboard", "--set", "data.sessions=10"),
+    *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
+    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
+    *("--set", "statistics.resamples=200"),
+)
+STUDY = ("--study", "per_persona")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a finished study."""
+    root = tmp_path_factory.mktemp("study")
+    assert main(["run", "--workspace", str(root), *STUDY, *SMALL]) == ExitCode.DONE
+    return root
+
+
+def table_hashes(root: Path) -> dict[str, str]:
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((root / "results").glob("*/per_user_*.csv"))
+    }
+
+
+def test_every_artifact_of_the_arms_is_there(finished: Path) -> None:
+    for arm in ("prefix_all", "lora_all"):
+        assert (finished / "results" / arm / f"{arm}_eval.json").is_file()
+        assert (finished / "results" / arm / "training_curve.csv").is_file()
+        assert (finished / "models" / arm / "adapter_model.safetensors").is_file()
+    for arm in ("prefix_per_user", "lora_per_user"):
+        assert (finished / "results" / arm / "per_user_summary.csv").is_file()
+        for user in range(4):
+            assert (finished / "models" / arm / f"user_{user}" / "adapter_config.json").is_file()
+            assert (finished / "results" / arm / f"user_{user}" / "eval.json").is_file()
+    for name in ("REPORT.md", "results/report.html", "experiment_registry.csv", "models/users.csv"):
+        assert (finished / name).stat().st_size > 0
+    frozen = json.loads((finished / "configs" / "baseline_v1.0.json").read_text())
+    assert frozen["settings"]["decoding"]["max_new_tokens"] == 16
+    leftovers = [p for p in finished.rglob("*") if ".tmp" in p.name or p.name.startswith(".build")]
+    assert leftovers == []
+    assert not any((finished / "results" / "tune").glob("*"))
+
+
+def test_the_same_command_again_runs_nothing(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("Ray was started although nothing is to do")
+
+    monkeypatch.setattr("orchestrator.study.ray_session", never)
+    before = table_hashes(finished)
+    assert main(["run", "--workspace", str(finished), *STUDY, *SMALL]) == ExitCode.DONE
+    shown = capsys.readouterr().out
+    assert "All 14 cells of study per_persona are done." in shown
+    assert "0 cells run, 14 found done" in shown
+    assert table_hashes(finished) == before
+
+
+def test_a_lost_record_is_run_again_to_the_same_tables(finished: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    ledger = Ledger(root)
+    victim = next(r for r in ledger.records() if r.arm == "lora_per_user")
+    before = table_hashes(root)
+    items = ledger.path(victim.cell_id, "items.parquet")
+    items.write_bytes(items.read_bytes()[:-9])
+    assert main(["run", "--workspace", str(root), *STUDY, *SMALL]) == ExitCode.DONE
+    assert any((root / "quarantine").iterdir())
+    assert table_hashes(root) == before
+    again = ledger.load(victim.cell_id)
+    assert again is not None
+    assert again.attempt != victim.attempt
+
+
+def test_a_frozen_baseline_is_not_changed(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "--workspace", str(finished), *STUDY, *SMALL]
+    assert main([*words, "--set", "decoding.max_new_tokens=17"]) == ExitCode.BAD_INPUT
+    message = capsys.readouterr().err
+    assert "decoding.max_new_tokens: 16, now 17" in message
+    assert "--workspace" in message
+    assert "--fresh" in message
+    assert main([*words, "--set", "data.signal=0.5"]) == ExitCode.BAD_INPUT
+    assert "data.signal: 1.0, now 0.5" in capsys.readouterr().err
+
+
+def test_plan_and_status_know_what_is_done(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--workspace", str(finished)]
+    assert main(["plan", "--json", *words, *STUDY, *(w for w in SMALL if "dash" not in w)]) == 0
+    arms = json.loads(capsys.readouterr().out)["arms"]
+    assert all(arm["cells"] == arm["done"] for arm in arms)
+    assert main(["status", *words]) == 0
+    assert "study per_persona: done" in capsys.readouterr().out
+    assert main(["validate", *words]) == 0
+
+
+def test_exported_adapters_are_those_of_the_models_folder(finished: Path, tmp_path: Path) -> None:
+    words = ["export", "--workspace", str(finished), "--into", str(tmp_path), "--user", "user_1"]
+    assert main(words) == ExitCode.DONE
+    one = tmp_path / "lora_per_user" / "user_1" / "adapter_model.safetensors"
+    other = finished / "models" / "lora_per_user" / "user_1" / "adapter_model.safetensors"
+    assert one.read_bytes() == other.read_bytes()
+    assert not (tmp_path / "lora_per_user" / "user_2").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_exported_adapters_load_with_peft(finished: Path) -> None:
+    from peft import PeftModel
+
+    from tasks.base_model import load_base
+    from tasks.config import ModelConfig
+
+    for folder in ("lora_all", "lora_per_user/user_2", "prefix_all", "prefix_per_user/user_2"):
+        base = load_base(ModelConfig())
+        model = PeftModel.from_pretrained(base.model, str(finished / "models" / folder))
+        assert model.peft_config["default"].base_model_name_or_path == str(EMBEDDED_FOLDER)
+
+
+def test_a_study_in_the_same_workspace_reuses_what_is_there(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--workspace", str(finished), "--study", "global", *SMALL]
+    assert main(["run", *words]) == ExitCode.DONE
+    assert "0 cells run, 10 found done" in capsys.readouterr().out
