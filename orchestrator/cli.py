@@ -213,15 +213,17 @@ def _watch(tally: Any) -> Iterator[Any]:
 def _show_outcome(outcome: Any, root: Path) -> None:
     from orchestrator.progress import duration
 
-    out.print(summary_table(outcome.summary.rows))
+    if outcome.summary.rows:
+        out.print(summary_table(outcome.summary.rows))
     ran = f"{outcome.ran} cells run, {outcome.reused} found done"
     out.print(f"{ran}; {duration(outcome.seconds)}", highlight=False)
     for line in outcome.failures[:10]:
         err.print(f"failed: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
     if len(outcome.failures) > 10:
         err.print(f"… and {len(outcome.failures) - 10} more", style="red")
-    path = root / outcome.summary.report
-    out.print(f"Report: {escape(str(path))}", highlight=False, soft_wrap=True)
+    if outcome.summary.report:
+        path = root / outcome.summary.report
+        out.print(f"Report: {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
 def summary_table(rows: Sequence[Any]) -> Table:
@@ -443,13 +445,15 @@ def data_prepare(
 
     Example: python -m orchestrator data prepare --data edgewise:../EdgeWisePersona
     """
+    from orchestrator.signals import StopSignal
     from orchestrator.study import Screen, prepare_only
 
     request = _request(
         "baseline", workspace, data=data, users=users, config=config, sets=sets, fresh=fresh
     )
     screen = Screen(say=lambda text: out.print(text, markup=False, highlight=False), watch=_watch)
-    prepared = prepare_only(request, screen=screen)
+    with StopSignal().installed() as stop:
+        prepared = prepare_only(request, screen=screen, stop=stop)
     out.print(
         f"{len(prepared.users)} users, {len(prepared.cold_start_users)} held out as cold start, "
         f"{len(prepared.dropped_users)} dropped; data {prepared.data_sha256[:12]}",

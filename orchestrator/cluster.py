@@ -104,5 +104,27 @@ def _worker_variables() -> dict[str, str]:
 
 def _short_folder() -> str:
     """Own temporary folder per run; short, because socket names end at 107 characters."""
-    parent = "/tmp" if Path("/tmp").is_dir() else None
-    return tempfile.mkdtemp(prefix="sweep-", dir=parent)
+    parent = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
+    _remove_dead(parent)
+    return tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)
+
+
+_PREFIX = "sweep-"
+
+
+def _remove_dead(parent: Path) -> None:
+    """Take away the folders of runs that were killed before they could."""
+    for folder in parent.glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and not _is_running(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -23,5 +23,9 @@ class InfrastructureError(RuntimeError):
     """The machine, Ray or the disk failed; the same command goes on once that is mended."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """A person or the system asked to stop; finished cells are in the ledger."""
+class Interrupted(BaseException):
+    """A person or the system asked to stop; finished cells are in the ledger.
+
+    No ``Exception``, so that nobody on the way takes it for a failure, and no
+    ``KeyboardInterrupt``, which the command-line library would answer itself.
+    """

@@ -50,7 +50,7 @@ def report_facts(
         "model": settings.model.name,
         "data_sha256": prepared.data_sha256,
         "items_sha256": prepared.items_sha256["test"],
-        "split_counts": dict(prepared.counts),
+        "split_counts": _split_sessions(prepared),
         "split_rule": (
             f"by session in time order, train {shares[0]:g}, val {shares[1]:g}, test "
             f"{shares[2]:g}; the online slice is taken out of train; "
@@ -139,6 +139,14 @@ def _versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def _split_sessions(prepared: Prepared) -> dict[str, int]:
+    """Sessions of each split over all users."""
+    path = prepared.workspace / "data" / "splits" / "split_stats.json"
+    totals = json.loads(path.read_text(encoding="utf-8"))["totals"]
+    sessions: dict[str, int] = totals["sessions"]
+    return sessions
 
 
 def _configs(plan: Plan) -> dict[str, dict[str, Any]]:

@@ -79,6 +79,11 @@ def known_summary(workspace: Workspace, key: str) -> Summary | None:
     return Summary(key, rows, str(values["report"])) if whole else None
 
 
+def has_scores(records: Mapping[str, Record]) -> bool:
+    """Whether any record holds scored items."""
+    return any("items.parquet" in record.files for record in records.values())
+
+
 def expected_cells(plan: Plan) -> list[ExpectedCell]:
     """The plan as the collector knows it."""
     from results.collector import ExpectedCell

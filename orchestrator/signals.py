@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from orchestrator.exit_codes import ExitCode, Interrupted
 
@@ -24,6 +25,7 @@ class StopSignal:
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._polled = False
+        self._before: dict[signal.Signals, Any] = {}
 
     def check(self) -> None:
         """Raise Interrupted if a stop was asked for."""
@@ -40,18 +42,24 @@ class StopSignal:
             self._polled = False
         self.check()
 
+    def renew(self) -> None:
+        """Take the signals back: Ray's start puts handlers of its own, which end the process."""
+        for number in self._before:
+            signal.signal(number, self._handle)
+
     @contextmanager
     def installed(self) -> Iterator[StopSignal]:
         """Handle the signals inside the block; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
             yield self
         finally:
-            for number, handler in before.items():
+            for number, handler in self._before.items():
                 signal.signal(number, handler)
+            self._before = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._asked.is_set():

@@ -15,7 +15,7 @@ from data.catalog import resolve_source
 from data.manifest import Prepared, load_prepared
 from orchestrator.cluster import RaySession, ray_session
 from orchestrator.exit_codes import ExitCode
-from orchestrator.finish import Summary, finish, finished_key, known_summary
+from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
 from orchestrator.keeper import LedgerKeeper
 from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, resolved_dtype
 from orchestrator.placement import Machine, Placement, place
@@ -116,7 +116,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
         with workspace_lock(root), ExitStack() as stack:
             if request.fresh:
                 clear(request.workspace)
-            ray = _Ray(request, screen, stack)
+            ray = _Ray(request, screen, stack, stop)
             prepared = _prepared(request, ray, screen)
             facts, model = find_facts(request, prepared)
             plan = make_plan(request.settings, study=request.study, facts=facts)
@@ -131,10 +131,13 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
 class _Ray:
     """Ray, started when something first needs it and kept for the rest of the run."""
 
-    def __init__(self, request: Request, screen: Screen, stack: ExitStack) -> None:
+    def __init__(
+        self, request: Request, screen: Screen, stack: ExitStack, stop: StopSignal
+    ) -> None:
         self._request = request
         self._screen = screen
         self._stack = stack
+        self._stop = stop
         self.session: RaySession | None = None
 
     def start(self) -> RaySession:
@@ -143,6 +146,7 @@ class _Ray:
             self.session = self._stack.enter_context(
                 ray_session(request.machine, address=request.address, dashboard=request.dashboard)
             )
+            self._stop.renew()
             if self.session.dashboard:
                 self._screen.say(f"Ray dashboard: http://{self.session.dashboard}")
         return self.session
@@ -164,7 +168,7 @@ def _prepared(request: Request, ray: _Ray, screen: Screen) -> Prepared:
     return prepared
 
 
-def prepare_only(request: Request, *, screen: Screen) -> Prepared:
+def prepare_only(request: Request, *, screen: Screen, stop: StopSignal) -> Prepared:
     """The first step of a run alone; raises what ``run_study`` raises for bad input."""
     source, location = resolve_source(request.settings.data.source)
     if source.place in ("FOLDER", "FILE"):
@@ -174,7 +178,7 @@ def prepare_only(request: Request, *, screen: Screen) -> Prepared:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with workspace_lock(root), ExitStack() as stack:
-            return _prepared(request, _Ray(request, screen, stack), screen)
+            return _prepared(request, _Ray(request, screen, stack, stop), screen)
     finally:
         leave_nothing(request.workspace)
 
@@ -229,6 +233,8 @@ class _Run:
             self._sweep(ray, ledger, records)
             records = ledger.finished(cell.cell_id for cell in self.plan.cells)
             key = finished_key(records, self.plan, settings)
+        if not has_scores(records):
+            return self._nothing_scored(records, ledger, reused=reused, began=began)
         self.screen.say("Tables, statistics, figures and report …")
         self.status.update("reporting")
         summary = finish(
@@ -247,6 +253,16 @@ class _Run:
             seconds=round(outcome.seconds, 1),
             failures=list(outcome.failures),
         )
+        return outcome
+
+    def _nothing_scored(
+        self, records: Mapping[str, Record], ledger: Ledger, *, reused: int, began: float
+    ) -> Outcome:
+        """Every cell that scores anything failed: there is nothing to report but that."""
+        self.screen.say("No cell was scored, so there is no report.")
+        nothing = Summary(key="", rows=(), report="")
+        outcome = self._outcome(nothing, records, ledger, reused=reused, began=began)
+        self.status.update("failed", failures=list(outcome.failures))
         return outcome
 
     def _sweep(self, ray: _Ray, ledger: Ledger, records: Mapping[str, Record]) -> None:

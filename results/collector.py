@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from results.ledger import Ledger
@@ -73,14 +74,33 @@ class Collected:
     ledger: Ledger
 
     def items(
-        self, arm: str, *, seed: int, split: str = "test", columns: Sequence[str] | None = None
+        self,
+        arm: str,
+        *,
+        seed: int,
+        split: str = "test",
+        columns: Sequence[str] | None = None,
+        item_ids: Sequence[str] | None = None,
     ) -> pd.DataFrame:
-        """Items of one arm (``…_swapped`` for a control): one row per item, read by column."""
+        """Items of one arm (``…_swapped`` for a control): one row per item, read by column.
+
+        Args:
+            arm: the arm or control.
+            seed: one of its seeds.
+            split: ``test`` or ``val``.
+            columns: only these, where they are there; None: all.
+            item_ids: only these items; the others are dropped file by file.
+        """
         plain = arm.removesuffix(SWAPPED)
         control = "swapped" if arm.endswith(SWAPPED) else "own"
         wanted = None if columns is None else list(dict.fromkeys([*columns, "control"]))
+        keep = ds.field("control") == control
+        if item_ids is not None:
+            keep &= ds.field("item_id").isin(list(item_ids))
         tables = [
-            pq.read_table(self.ledger.path(record.cell_id, ITEMS_FILE), columns=wanted)
+            pq.read_table(
+                self.ledger.path(record.cell_id, ITEMS_FILE), columns=wanted, filters=keep
+            )
             for record in self.records.values()
             if (record.arm, record.seed, record.split) == (plain, seed, split)
             and ITEMS_FILE in record.files
@@ -88,7 +108,7 @@ class Collected:
         if not tables:
             return pd.DataFrame(columns=wanted)
         frame: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-        return frame[frame["control"] == control].reset_index(drop=True)
+        return frame
 
 
 def collect(ledger: Ledger, expected: Sequence[ExpectedCell]) -> Collected:

@@ -59,7 +59,7 @@ def decide(
         row = analysis.row(contrast.name)
         if row is None:
             continue
-        numbers = {name: row[name] for name in _NUMBERS}
+        numbers = {name: float(row[name]) for name in _NUMBERS} | {"n_users": int(row["n_users"])}
         if contrast.question == "personal":
             found.append(_personal(contrast, numbers))
         elif contrast.question == "adapted" and is_all_persona(contrast.arm):
@@ -352,10 +352,10 @@ class _Bound:
         """Where the bound would have to move for the condition to turn over."""
         if not math.isfinite(self.value):
             return f"a known {self.what}"
-        to = "to or above" if self.upper == self.holds else "to or below"
-        if not self.holds:
-            to = to.removeprefix("to or ")
-        return f"{self.what} from {number(self.value)} {to} {number(self.limit, digits=2)}"
+        side = "above" if self.upper == self.holds else "below"
+        limit = number(self.limit, digits=2)
+        goal = f"{limit} or {side}" if self.holds else f"{side} {limit}"
+        return f"{self.what} from {number(self.value)} to {goal}"
 
 
 def _any_or_all(bounds: list[_Bound]) -> str:
@@ -378,8 +378,8 @@ def recommendation(decisions: list[Decision]) -> list[str]:
         )
     if fired["all-persona for simplicity"]:
         advice.append(
-            f"One shared adapter is the simple choice: {names['all-persona for simplicity']} "
-            "is positive and stable."
+            "One shared adapter is the simple choice (positive and stable): "
+            f"{names['all-persona for simplicity']}."
         )
     if fired["high variance: cluster first"]:
         advice.append(

@@ -203,7 +203,8 @@ def _sorted(axis: Axes, table: pd.DataFrame) -> None:
     band = np.nan_to_num(table["noise_band"].to_numpy(dtype=np.float64))
     place = np.arange(len(lifts))
     if band.any():
-        axis.bar(place, 2 * band, bottom=-band, width=1.0, color=LINE, alpha=0.7)
+        edges = np.arange(len(lifts) + 1) - 0.5
+        axis.stairs(band, edges, baseline=-band, fill=True, color=LINE, alpha=0.7)
     zero_line(axis, vertical=False)
     colors = np.where(lifts > band, HELPED, np.where(lifts < -band, HURT, TIED))
     few = len(lifts) <= MANY_USERS

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +87,22 @@ def write_by(path: Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
-def remove_temporaries(folders: Iterable[Path]) -> int:
-    """Remove what writers that were killed left directly in these folders; returns how many.
+def remove_temporaries(folder: Path, *, below: bool = False, skip: Collection[str] = ()) -> int:
+    """Remove what writers that were killed left in a folder; returns how many files.
 
     Only for the holder of the workspace's lock: a living writer's file would go too.
+
+    Args:
+        folder: need not exist.
+        below: in its folders too.
+        skip: names of folders in it that are left alone.
     """
     removed = 0
-    for folder in folders:
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if _TEMPORARY.fullmatch(path.name) and path.is_file():
-                path.unlink(missing_ok=True)
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if below and name not in skip]
+        for name in names:
+            if _TEMPORARY.fullmatch(name):
+                (Path(place) / name).unlink(missing_ok=True)
                 removed += 1
     return removed
 

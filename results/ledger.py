@@ -242,7 +242,7 @@ class Ledger:
     def clean_staging(self) -> None:
         """Remove what dead attempts left; only the workspace's lock holder may."""
         shutil.rmtree(self.staging, ignore_errors=True)
-        remove_temporaries([self.failed])
+        remove_temporaries(self.failed)
 
 
 def _outcome(staging: Path, cell_id: str) -> dict[str, Any]:

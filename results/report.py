@@ -45,7 +45,7 @@ from results.report_frame import (
 from results.report_results import persona_section, results_section, summary_section
 from results.report_tables import title_of, users_table
 from results.summary import recommendations_sections, summary_sections
-from results.wording import arm_title, caution, number, plural
+from results.wording import arm_title, number, plural
 
 MAX_USERS = 300
 EXAMPLES_PER_USER = 3
@@ -184,7 +184,6 @@ def users_view(
         "rows": [(user, cells, examples.get(user, [])) for user, cells in rows.items()],
         "arm": arm_title(arm) if arm else "",
         "metric": title_of(analysis),
-        "caution": caution(len(analysis.users), analysis.n_seeds),
     }
 
 

@@ -278,7 +278,9 @@ def checkpoints_section(found: Sequence[Checkpoint]) -> Section:
     """One line per stage."""
     rows = [(Cell(one.stage), Cell(one.status), Cell(one.detail)) for one in found]
     done = table(
-        "None is forced: a stage that was not run says so.", ("Stage", "Status", "Number"), rows
+        "No stage is forced to pass; one that was not run says so.",
+        ("Stage", "Status", "Number"),
+        rows,
     )
     return Section(key="checkpoints", title="Checkpoints", blocks=(done,))
 

@@ -91,7 +91,11 @@ def macro_table(analysis: Analysis, arms: Sequence[str]) -> Table:
     rows = []
     for arm in arms:
         sizes = [cells[arm, metric]["n_users"] for metric in metrics if (arm, metric) in cells]
-        line = [Cell(arm_title(arm)), value(max(map(int, sizes), default=0))]
+        line = [
+            Cell(arm_title(arm)),
+            value(max(map(int, sizes), default=0)),
+            _lift_cell(analysis, arm),
+        ]
         for metric in metrics:
             found = cells.get((arm, metric))
             if found is None or not math.isfinite(found["mean"]):
@@ -99,16 +103,16 @@ def macro_table(analysis: Analysis, arms: Sequence[str]) -> Table:
                 continue
             ends = interval(found["ci_low"], found["ci_high"])
             line.append(Cell(f"{number(found['mean'])} {ends}", float(found["mean"])))
-        rows.append([*line, _lift_cell(analysis, arm)])
+        rows.append(line)
     arrows = [
         f"{title_of(analysis, m)} {'↑' if analysis.metrics[m].higher_is_better else '↓'}"
         for m in metrics
     ]
     return table(
         "Macro scores: mean over users with the 95 % bootstrap interval over users; arrows point "
-        "to better; more metrics are in results/stats/macro.csv. Last column: lift over the "
-        f"baseline in {title_of(analysis)}, paired by user.",
-        ("Arm", "Users", *arrows, "Lift over the baseline"),
+        "to better; more metrics are in results/stats/macro.csv. The lift over the "
+        f"baseline is in {title_of(analysis)}, paired by user.",
+        ("Arm", "Users", "Lift over the baseline", *arrows),
         rows,
     )
 

@@ -17,6 +17,7 @@ from results.record import MetricInfo, Record, RecordError
 
 SWAPPED = "_swapped"
 SLICES = ("all", "routine_driven", "spontaneous")
+OWNERS = ("user_id", "control", "routine_driven")
 LENGTH_STD, LENGTH = "output_length_std", "output_words"
 TABLE_COLUMNS = ["arm", "seed", "user_id", "metric", "split", "slice", "value", "n_items"]
 Floats = npt.NDArray[np.float64]
@@ -91,7 +92,8 @@ class ScoreTable:
         longs = [self._long(name, names) for name in SLICES if self._parts[name].keys]
         if not longs:
             return pd.DataFrame(columns=TABLE_COLUMNS)
-        columns = {
+        # Popped, so that no column is in memory twice for long.
+        columns: dict[str, Any] = {
             name: np.concatenate([long.pop(name) for long in longs]) for name in list(longs[0])
         }
         names |= {"slice": list(SLICES), "metric": self.metrics["all"]}
@@ -142,10 +144,17 @@ def _refuse_twice(keys: Codes, names: Mapping[str, Sequence[str]]) -> None:
 
 
 def read_items(path: Path, names: Sequence[str]) -> pa.Table:
-    """The columns of ``names`` that the file has, and those that say whose an item is."""
-    wanted = dict.fromkeys(["user_id", "control", "routine_driven", *names])
+    """The columns of ``names`` that the file has, and those that say whose an item is.
+
+    Raises:
+        RecordError: one of the latter is not there.
+    """
     file = pq.ParquetFile(path, memory_map=True)
-    names = [name for name in file.schema_arrow.names if name in wanted]
+    there = file.schema_arrow.names
+    if lost := [name for name in OWNERS if name not in there]:
+        raise RecordError(f"{path} has no column {lost[0]}; it has {', '.join(there)}")
+    wanted = {*OWNERS, *names}
+    names = [name for name in there if name in wanted]
     # Files are small: threads would cost more than they save.
     return file.read(columns=names, use_threads=False)
 

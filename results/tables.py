@@ -1,12 +1,11 @@
 """The tables of a study as files, in the formats that DESIGN names; 6 decimals, written whole.
 
-No table holds a time: two runs with equal numbers write equal bytes. Values are means over seeds.
+No table but the registry holds a time: two runs with equal numbers write equal bytes. Values are
+means over seeds.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -16,18 +15,19 @@ from typing import Any
 
 import pandas as pd
 
-from results.collector import SWAPPED, Collected
-from results.files import write_atomic, write_csv, write_json
+from results.collector import Collected
+from results.files import DECIMALS, inside, remove_temporaries, write_atomic, write_csv, write_json
+from results.registry import append_registry
+from results.score_table import SWAPPED
 
 BASELINE = "baseline"
 MOST_USER_FOLDERS = 1_000
 SAMPLES = 20
 SCORE_COLUMNS = ["rouge_l", "verbosity_error", "embedding_similarity", "output_length_std"]
-REGISTRY_COLUMNS = [
-    *("arm", "split", "date", "commit", "macro_rouge_l", "macro_verbosity_error"),
-    *("seed", "data_sha256", "items_sha256", "model_sha256", "n_users", "cells"),
-]
+DELTA = "delta_vs_baseline"
 SHIFT_COLUMN = {"lora": "adapter_shift_norm", "prefix": "prefix_shift_norm"}
+WORK_COLUMNS = ["steps", "examples", "trained_tokens"]
+SAMPLE_COLUMNS = ("item_id", "user_id", "query", "reference", "output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +40,44 @@ class TableFacts:
 
 
 def write_tables(collected: Collected, workspace: Path, *, facts: TableFacts) -> list[Path]:
-    """All tables of the arms that have scores; returns their paths."""
+    """All tables of the arms that have scores on test; returns their paths.
+
+    For the holder of the workspace's lock: what a killed writer left is removed.
+
+    Raises:
+        RecordError: a folder name leads out of its folder, or the registry is not ours.
+        OSError: the disk does not take it; no file is half-written.
+    """
     results = workspace / "results"
-    paths: list[Path] = []
+    remove_temporaries(workspace)
+    remove_temporaries(results, below=True, skip=("ledger", "tune"))
+    arms = scored_arms(collected)
     sampled = sampled_items(collected)
-    for arm in trained_arms(collected):
-        folder = results / arm
+    base = per_user(collected, BASELINE) if BASELINE in arms else None
+    paths: list[Path] = []
+    for arm in arms:
+        folder = inside(results, arm)
         wide = per_user(collected, arm)
+        if arm != BASELINE and base is not None:
+            wide[DELTA] = deltas(collected, arm, wide, base)
         if is_per_user(collected, arm):
             paths += _per_user_files(collected, arm, wide, folder, facts)
         else:
             paths.append(write_csv(folder / "per_user_scores.csv", scores_table(wide)))
-            paths.append(write_json(folder / f"{arm}_eval.json", summary(collected, arm, wide)))
+        paths.append(write_json(folder / f"{arm}_eval.json", summary(collected, arm, wide)))
         paths.append(write_samples(collected, arm, sampled, folder / "sample_outputs.jsonl"))
-        curve = collected.curves[collected.curves["arm"] == arm]
-        if len(curve):
-            paths.append(write_csv(folder / "training_curve.csv", curve.drop(columns="arm")))
-    paths.append(append_registry(collected, workspace / "experiment_registry.csv", facts))
-    return paths
+    for name, curve in collected.curves.groupby("arm", sort=True):
+        path = inside(results, str(name)) / "training_curve.csv"
+        paths.append(write_csv(path, curve.drop(columns="arm")))
+    registry = workspace / "experiment_registry.csv"
+    return [*paths, append_registry(collected, registry, commit=facts.commit)]
 
 
-def trained_arms(collected: Collected) -> list[str]:
-    """Arms with scores on test, controls left out."""
-    test = collected.table[collected.table["split"] == "test"]
-    return [arm for arm in dict.fromkeys(test["arm"]) if not arm.endswith(SWAPPED)]
+def scored_arms(collected: Collected) -> list[str]:
+    """Arms with scores on test, controls left out, sorted."""
+    table = collected.table
+    arms = {str(arm) for arm in table.loc[table["split"] == "test", "arm"].unique()}
+    return sorted(arm for arm in arms if not arm.endswith(SWAPPED))
 
 
 def is_per_user(collected: Collected, arm: str) -> bool:
@@ -72,34 +86,68 @@ def is_per_user(collected: Collected, arm: str) -> bool:
 
 
 def per_user(collected: Collected, arm: str, *, split: str = "test") -> pd.DataFrame:
-    """One row per user, one column per metric (means over seeds), ``n_items`` last."""
+    """One row per user, one column per metric (means over seeds), ``n_items`` last.
+
+    ``n_items`` is the largest number that any metric of the user comes from.
+    """
     table = collected.table
     own = table[(table["arm"] == arm) & (table["split"] == split) & (table["slice"] == "all")]
-    wide = own.pivot_table(index="user_id", columns="metric", values="value", aggfunc="mean")
-    wide["n_items"] = own[own["metric"] == "rouge_l"].groupby("user_id")["n_items"].max()
-    wide["delta_vs_baseline"] = float("nan")
-    if arm != BASELINE and (table["arm"] == BASELINE).any():
-        wide["delta_vs_baseline"] = wide["rouge_l"] - per_user(collected, BASELINE)["rouge_l"]
-    return wide
+    wide = own.pivot_table(
+        index="user_id", columns="metric", values="value", aggfunc="mean", observed=True
+    )
+    wide.index, wide.columns = wide.index.astype(str), wide.columns.astype(str)
+    counts = own.groupby("user_id", observed=True)["n_items"].max()
+    wide["n_items"] = counts.set_axis(counts.index.astype(str)).astype("int64")
+    return wide.rename_axis(index="user_id", columns=None).sort_index()
+
+
+def deltas(
+    collected: Collected, arm: str, wide: pd.DataFrame, base: pd.DataFrame
+) -> pd.Series[float]:
+    """Difference in ROUGE-L of each user from the baseline, on the items that both answered."""
+    if "rouge_l" not in wide or "rouge_l" not in base:
+        return pd.Series(float("nan"), index=wide.index)
+    found = wide["rouge_l"] - base["rouge_l"].reindex(wide.index)
+    counts = base["n_items"].reindex(wide.index)
+    uneven = counts.notna() & (counts != wide["n_items"])
+    if uneven.any():
+        both = pd.concat(
+            [_item_means(collected, name) for name in (arm, BASELINE)], axis=1, join="inner"
+        )
+        common = (both.iloc[:, 0] - both.iloc[:, 1]).groupby(level="user_id").mean()
+        found[uneven] = common.reindex(found.index[uneven])
+    return found
+
+
+def _item_means(collected: Collected, arm: str) -> pd.Series[float]:
+    """ROUGE-L of each item, mean over seeds."""
+    columns = ["user_id", "item_id", "rouge_l"]
+    frames = [collected.items(arm, seed=seed, columns=columns) for seed in _seeds(collected, arm)]
+    return pd.concat(frames).groupby(["user_id", "item_id"])["rouge_l"].mean()
+
+
+def _seeds(collected: Collected, arm: str) -> list[int]:
+    records = collected.records.values()
+    return sorted({r.seed for r in records if r.arm == arm and r.split == "test"})
 
 
 def scores_table(wide: pd.DataFrame) -> pd.DataFrame:
     """``per_user_scores.csv``: the named columns first, then every other metric."""
-    first = [*SCORE_COLUMNS, "n_items", "delta_vs_baseline"]
-    if wide["delta_vs_baseline"].isna().all():
-        first.remove("delta_vs_baseline")
-        wide = wide.drop(columns="delta_vs_baseline")
+    first = [*SCORE_COLUMNS, "n_items", *([DELTA] if DELTA in wide else [])]
     others = sorted(set(wide.columns) - set(first))
     return wide.reindex(columns=first + others).reset_index()
 
 
 def summary_table(collected: Collected, arm: str, wide: pd.DataFrame) -> pd.DataFrame:
-    """``per_user_summary.csv`` of a per-user arm, with the shift of each user's adapter."""
+    """``per_user_summary.csv`` of a per-user arm, with the shift of each user's adapter.
+
+    Shift norm and work done are means over seeds too.
+    """
     slots = collected.slots[collected.slots["arm"] == arm]
     shift_name = SHIFT_COLUMN[_adapter(collected, arm)]
-    means = slots.groupby("user_id")[["shift_norm", "steps", "examples", "trained_tokens"]].mean()
+    means = slots.groupby("user_id")[["shift_norm", *WORK_COLUMNS]].mean()
     joined = wide.join(means).rename(columns={"rouge_l": "ROUGE-L", "shift_norm": shift_name})
-    first = ["ROUGE-L", "verbosity_error", "delta_vs_baseline", shift_name]
+    first = ["ROUGE-L", "verbosity_error", DELTA, shift_name]
     others = sorted(set(joined.columns) - set(first))
     return joined.reindex(columns=first + others).reset_index()
 
@@ -112,6 +160,7 @@ def summary(collected: Collected, arm: str, wide: pd.DataFrame) -> dict[str, Any
     """``<arm>_eval.json``: macro metrics (means over users), deltas, shift norms, provenance."""
     records = [r for r in collected.records.values() if r.arm == arm]
     slots = collected.slots[collected.slots["arm"] == arm]
+    shifts = slots.groupby("user_id")["shift_norm"].mean()
     metrics = [name for name in wide.columns if name in collected.metrics]
     found = {
         "arm": arm,
@@ -120,18 +169,16 @@ def summary(collected: Collected, arm: str, wide: pd.DataFrame) -> dict[str, Any
         "n_items": int(wide["n_items"].sum()),
         "seeds": sorted({r.seed for r in records}),
         "macro": _rounded(wide[metrics].mean()),
-        "delta_vs_baseline": _number(wide["delta_vs_baseline"].mean()),
-        "shift_norms": {
-            str(slot): _number(value)
-            for slot, value in slots.groupby("user_id")["shift_norm"].mean().items()
-        },
+        "shift_norm": _number(shifts.mean()) if len(shifts) else None,
+        "shift_norms": _rounded(shifts) if len(shifts) <= MOST_USER_FOLDERS else None,
         "items_sha256": next(r.spec["items_sha256"] for r in records if r.split == "test"),
         "cells": sorted(r.cell_id for r in records),
     }
-    if arm == BASELINE:
-        validation = per_user(collected, arm, split="val")
-        if len(validation):
-            found["validation_macro"] = _rounded(validation[metrics].mean())
+    if DELTA in wide:
+        found[DELTA] = _number(wide[DELTA].mean())
+    validation = per_user(collected, arm, split="val")
+    if len(validation):
+        found["validation_macro"] = _rounded(validation.reindex(columns=metrics).mean())
     return found
 
 
@@ -141,99 +188,51 @@ def _rounded(values: pd.Series[Any]) -> dict[str, float | None]:
 
 def _number(value: float) -> float | None:
     """6 decimals, or None where there is no number."""
-    return None if pd.isna(value) else round(float(value), 6)
+    return None if pd.isna(value) else round(float(value), DECIMALS)
 
 
 def _per_user_files(
     collected: Collected, arm: str, wide: pd.DataFrame, folder: Path, facts: TableFacts
 ) -> list[Path]:
+    """The arm's table, and each user's own file where they are not too many."""
     table = summary_table(collected, arm, wide)
     paths = [write_csv(folder / "per_user_summary.csv", table)]
-    paths.append(write_json(folder / f"{arm}_eval.json", summary(collected, arm, wide)))
-    if len(table) <= MOST_USER_FOLDERS:
-        swapped = per_user(collected, arm + SWAPPED) if _has(collected, arm + SWAPPED) else None
-        for row in table.to_dict(orient="records"):
-            user = str(row["user_id"])
-            value: dict[str, Any] = {
-                str(k): v if isinstance(v, str) else _number(v) for k, v in row.items()
-            }
-            if swapped is not None and user in swapped.index:
-                value["swapped"] = _rounded(swapped.T[user])
-            paths.append(write_json(folder / facts.folder_name(user) / "eval.json", value))
+    if len(table) > MOST_USER_FOLDERS:
+        return paths
+    swapped = per_user(collected, arm + SWAPPED).to_dict(orient="index")
+    for row in table.to_dict(orient="records"):
+        user = str(row.pop("user_id"))
+        value: dict[str, Any] = {"user_id": user, "arm": arm}
+        value |= {str(name): _number(number) for name, number in row.items()}
+        if user in swapped:
+            value["swapped"] = {str(name): _number(n) for name, n in swapped[user].items()}
+        paths.append(write_json(inside(folder, facts.folder_name(user)) / "eval.json", value))
     return paths
 
 
-def _has(collected: Collected, arm: str) -> bool:
-    return bool((collected.table["arm"] == arm).any())
-
-
 def sampled_items(collected: Collected, *, samples: int = SAMPLES) -> list[str]:
-    """The same items for all arms: a seed-fixed choice of those that every arm has."""
-    common: set[str] | None = None
-    for arm in trained_arms(collected):
-        own = collected.items(arm, seed=_first_seed(collected, arm), columns=["item_id"])
-        common = set(own["item_id"]) if common is None else common & set(own["item_id"])
-    ordered = sorted(common or ())
+    """The same items for all arms: a choice, by a fixed seed, of those that every arm has."""
+    common: pd.Index[str] | None = None
+    for arm in scored_arms(collected):
+        items = collected.items(arm, seed=_seeds(collected, arm)[0], columns=["item_id"])
+        own = pd.Index(items["item_id"])
+        common = own if common is None else common.intersection(own)
+    ordered = [] if common is None else sorted(set(common))
     return sorted(random.Random("sample-outputs").sample(ordered, min(samples, len(ordered))))
-
-
-def _first_seed(collected: Collected, arm: str) -> int:
-    return min(r.seed for r in collected.records.values() if r.arm == arm)
 
 
 def write_samples(collected: Collected, arm: str, sampled: Sequence[str], path: Path) -> Path:
     """``sample_outputs.jsonl``: query, reference, output and metrics of the sampled items."""
-    items = collected.items(arm, seed=_first_seed(collected, arm))
-    chosen = items[items["item_id"].isin(list(sampled))].sort_values("item_id")
+    items = collected.items(arm, seed=_seeds(collected, arm)[0], item_ids=sampled)
     lines = [
-        json.dumps(_sample(row, collected.metrics), ensure_ascii=False, allow_nan=False)
-        for row in chosen.to_dict(orient="records")
+        json.dumps(_sample(row, collected.metrics), ensure_ascii=True, allow_nan=False)
+        for row in items.sort_values("item_id").to_dict(orient="records")
     ]
     return write_atomic(path, "".join(line + "\n" for line in lines).encode())
 
 
 def _sample(row: Mapping[Any, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        **{name: row[name] for name in ("item_id", "user_id", "query", "reference", "output")},
+        **{name: row[name] for name in SAMPLE_COLUMNS},
         "metrics": {name: _number(row[name]) for name in metrics if name in row},
     }
-
-
-def append_registry(collected: Collected, path: Path, facts: TableFacts) -> Path:
-    """``experiment_registry.csv``: a row per arm × split × seed, appended and never rewritten.
-
-    A row whose cells are in the registry already is not added again.
-    """
-    known = path.read_text(encoding="utf-8") if path.exists() else ""
-    have = {row["cells"] for row in csv.DictReader(io.StringIO(known))}
-    rows = [row for row in registry_rows(collected, facts) if row["cells"] not in have]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, REGISTRY_COLUMNS, lineterminator="\n")
-    if not known:
-        writer.writeheader()
-    writer.writerows(rows)
-    return write_atomic(path, (known + text.getvalue()).encode()) if rows or not known else path
-
-
-def registry_rows(collected: Collected, facts: TableFacts) -> list[dict[str, Any]]:
-    """One row per arm × split × seed that has scores."""
-    whole = collected.table[collected.table["slice"] == "all"]
-    rows = []
-    for (arm, split, seed), scores in whole.groupby(["arm", "split", "seed"], sort=True):
-        plain = str(arm).removesuffix(SWAPPED)
-        records = [
-            r for r in collected.records.values()
-            if (r.arm, r.split, r.seed) == (plain, split, seed) and r.purpose != "train"
-        ]  # fmt: skip
-        macro = scores.groupby("metric")["value"].mean()
-        spec = records[0].spec
-        rows.append({
-            "arm": arm, "split": split, "seed": seed,
-            "date": max(r.finished_utc for r in records)[:10], "commit": facts.commit,
-            "macro_rouge_l": f"{macro['rouge_l']:.6f}",
-            "macro_verbosity_error": f"{macro['verbosity_error']:.6f}",
-            **{name: spec[name] for name in ("data_sha256", "items_sha256", "model_sha256")},
-            "n_users": scores["user_id"].nunique(),
-            "cells": f"{arm}:" + "+".join(sorted(r.cell_id for r in records)),
-        })  # fmt: skip
-    return rows

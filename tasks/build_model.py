@@ -281,7 +281,8 @@ def _optimizers(model: LlamaForCausalLM, settings: BuildSettings) -> list[torch.
     """Muon for the matrices of the layers, AdamW for embeddings and norms.
 
     After 0.4 million tokens the loss on other neutral users stood at 1.68 nats a token with Muon
-    (Jordan et al. 2024) and at 1.99 with AdamW alone. The scaling to AdamW's update size is that of Liu et al. 2025 (arXiv:2502.16982).
+    (Jordan et al. 2024) and at 1.99 with AdamW alone. The scaling to AdamW's update size is that
+    of Liu et al. 2025 (arXiv:2502.16982).
     """
     named = list(model.named_parameters())
     matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,14 @@ def commit(
     slots: Sequence[dict[str, Any]] = (),
     items: pd.DataFrame | None = None,
     curve: Sequence[dict[str, float]] = (),
+    extra: Mapping[str, bytes] | None = None,
 ) -> None:
     staging = ledger.staging / f"{cell_id}-attempt"
     staging.mkdir(parents=True)
     if items is not None:
         items.to_parquet(staging / "items.parquet", index=False)
+    for name, content in (extra or {}).items():
+        (staging / name).write_bytes(content)
     outcome = {
         "spec": spec,
         "slots": list(slots),

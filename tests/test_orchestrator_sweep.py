@@ -133,6 +133,9 @@ def test_a_cell_that_raises_blocks_its_children_alone(tiny_ray: None, tmp_path: 
     assert book.failed_cells == {
         "bad": ("Traceback: planted", 1),
         "nan": ("no adapter came out well", 1),
+        # Never run, but noted, so that the report can say why they are missing.
+        "child": ("needs raises (bad), which failed", 0),
+        "grandchild": ("needs raises (bad), which failed", 0),
     }
     assert set(book.started_cells) == {"bad", "good", "nan"}
     assert set(book.blocked_cells) == {"child", "grandchild"}

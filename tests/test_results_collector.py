@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from results.collector import collect
 from results.ledger import Ledger
 from results.record import RecordError
-from results.tables import TableFacts, write_tables
+from results.score_table import TABLE_COLUMNS, group_means, group_stds
 from tests.results_fixtures import ITEMS_PER_USER, commit, fake_ledger, items_of, slot, spec_of
-
-FACTS = TableFacts(commit="abc", folder_name=lambda user: user)
 
 
 def value(
@@ -107,60 +107,91 @@ def test_arms_scored_on_different_things_are_refused_by_name(tmp_path: Path, nam
         collect(ledger, [*expected, cell])
 
 
-def test_tables_have_the_agreed_columns_first(tmp_path: Path) -> None:
-    collected = collect(*fake_ledger(tmp_path, seeds=2))
-    write_tables(collected, tmp_path, facts=FACTS)
-    results = tmp_path / "results"
-    scores = pd.read_csv(results / "lora_all" / "per_user_scores.csv")
-    assert scores.columns[:7].tolist() == [
-        *("user_id", "rouge_l", "verbosity_error", "embedding_similarity", "output_length_std"),
-        *("n_items", "delta_vs_baseline"),
+def test_the_table_is_sorted_and_repeats_no_text(tmp_path: Path) -> None:
+    table = collect(*fake_ledger(tmp_path, seeds=2)).table
+    keys = ["slice", "arm", "seed", "split", "user_id", "metric"]
+    for name in ("arm", "user_id", "metric", "split", "slice"):
+        assert isinstance(table[name].dtype, pd.CategoricalDtype)
+    assert table.equals(table.sort_values(keys, kind="stable", ignore_index=True))
+    assert not table.duplicated(keys).any()
+
+
+def test_the_plans_order_does_not_matter_and_a_cell_counts_once(tmp_path: Path) -> None:
+    ledger, expected = fake_ledger(tmp_path)
+    first, again = collect(ledger, expected), collect(ledger, [*reversed(expected), expected[-1]])
+    pd.testing.assert_frame_equal(first.table, again.table)
+    assert len(first.slots) == len(again.slots)
+
+
+def test_a_user_scored_by_two_cells_is_refused(tmp_path: Path) -> None:
+    ledger, expected = fake_ledger(tmp_path, users=3, arms=["baseline"])
+    spec = spec_of("baseline", purpose="evaluate", seed=0, users=["user_1"], split="test")
+    commit(ledger, "twice", spec, items=items_of("baseline", 0, "user_1", "own"))
+    cell = replace(expected[0], cell_id="twice", users=("user_1",))
+    with pytest.raises(RecordError, match="two cells score user 'user_1' of arm 'baseline'"):
+        collect(ledger, [*expected, cell])
+
+
+def test_sessions_of_unknown_origin_are_in_no_slice_but_all(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    items = items_of("baseline", 0, "user_1", "own")
+    items["routine_driven"] = pd.array([True, None, None, None, None, False], dtype="boolean")
+    spec = spec_of("baseline", purpose="evaluate", seed=0, users=["user_1"], split="test")
+    commit(ledger, "cell", spec, items=items)
+    _, plan = fake_ledger(tmp_path / "plan", users=3, arms=["baseline"])
+    collected = collect(ledger, [replace(plan[0], cell_id="cell", users=("user_1",))])
+    rows = collected.table[collected.table["metric"] == "rouge_l"].set_index("slice")
+    assert rows["n_items"].to_dict() == {"all": 6, "routine_driven": 1, "spontaneous": 1}
+    assert rows.loc["spontaneous", "value"] == pytest.approx(items["rouge_l"].iloc[-1])
+
+
+def test_a_user_without_any_item_is_named_for_the_arm_and_for_its_control(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    users = ("user_1", "user_2")
+    spec = spec_of("lora_per_user", purpose="personalize", seed=0, users=users, split="test")
+    items = [items_of("lora_per_user", 0, "user_1", side) for side in ("own", "swapped")]
+    items.append(items_of("lora_per_user", 0, "user_2", "own"))
+    commit(ledger, "cell", spec, slots=[slot(u) for u in users], items=pd.concat(items))
+    _, plan = fake_ledger(tmp_path / "plan", users=3, arms=["baseline"])
+    missing = collect(
+        ledger, [replace(plan[0], cell_id="cell", arm="lora_per_user", users=users)]
+    ).missing
+    assert missing.to_numpy().tolist() == [
+        ["lora_per_user_swapped", 0, "user_2", "no item was scored on test"]
     ]
-    summary = pd.read_csv(results / "lora_per_user" / "per_user_summary.csv")
-    assert summary.columns[:5].tolist() == [
-        "user_id", "ROUGE-L", "verbosity_error", "delta_vs_baseline", "adapter_shift_norm",
-    ]  # fmt: skip
-    prefix = pd.read_csv(results / "prefix_per_user" / "per_user_summary.csv")
-    assert prefix.columns[4] == "prefix_shift_norm"
-    baseline = pd.read_csv(results / "baseline" / "per_user_scores.csv").set_index("user_id")
-    both = scores.set_index("user_id")
-    lift = both["rouge_l"] - baseline["rouge_l"]
-    assert np.allclose(both["delta_vs_baseline"], lift, atol=2e-6)
-    one = json.loads((results / "lora_per_user" / "user_2" / "eval.json").read_text())
-    assert {"ROUGE-L", "delta_vs_baseline", "adapter_shift_norm", "swapped"} <= one.keys()
-    whole = json.loads((results / "lora_all" / "lora_all_eval.json").read_text())
-    assert whole["macro"]["rouge_l"] == pytest.approx(scores["rouge_l"].mean(), abs=2e-6)
 
 
-def test_samples_are_the_same_items_for_all_arms(tmp_path: Path) -> None:
-    write_tables(collect(*fake_ledger(tmp_path)), tmp_path, facts=FACTS)
-    chosen = []
-    for arm in ("baseline", "lora_all", "prefix_per_user"):
-        lines = (tmp_path / "results" / arm / "sample_outputs.jsonl").read_text().splitlines()
-        rows = [json.loads(line) for line in lines]
-        assert len(rows) == 20
-        assert {"query", "reference", "output", "metrics"} <= rows[0].keys()
-        chosen.append([row["item_id"] for row in rows])
-    assert chosen[0] == chosen[1] == chosen[2]
+def test_items_are_read_by_column_control_and_id(tmp_path: Path) -> None:
+    collected = collect(*fake_ledger(tmp_path))
+    swapped = collected.items("lora_per_user_swapped", seed=0, columns=["item_id", "rouge_l"])
+    assert len(swapped) == 6 * ITEMS_PER_USER
+    theirs = items_of("lora_per_user", 0, "user_2", "swapped").set_index("item_id")["rouge_l"]
+    found = swapped.set_index("item_id")["rouge_l"]
+    assert found[theirs.index].tolist() == theirs.tolist()
+    chosen = collected.items("lora_per_user", seed=0, item_ids=theirs.index[:2])
+    assert set(chosen["item_id"]) == set(theirs.index[:2])
+    assert set(chosen["control"]) == {"own"}
+    assert collected.items("no_such_arm", seed=0).empty
 
 
-def test_equal_records_write_equal_bytes_and_the_registry_only_grows(tmp_path: Path) -> None:
-    def tables(folder: Path) -> dict[str, bytes]:
-        write_tables(collect(*fake_ledger(folder)), folder, facts=FACTS)
-        names = [*folder.glob("results/*/*.csv"), *folder.glob("results/*/*.jsonl")]
-        return {str(path.relative_to(folder)): path.read_bytes() for path in names}
-
-    assert tables(tmp_path / "a") == tables(tmp_path / "b")
-    registry = tmp_path / "a" / "experiment_registry.csv"
-    first = registry.read_text()
-    assert first.startswith("arm,split,date,commit,macro_rouge_l,macro_verbosity_error,")
-    write_tables(collect(*_again(tmp_path / "a")), tmp_path / "a", facts=FACTS)
-    assert registry.read_text() == first
-    write_tables(collect(*_again(tmp_path / "a", seeds=2)), tmp_path / "a", facts=FACTS)
-    assert registry.read_text().startswith(first)
-    assert len(registry.read_text()) > len(first)
+def test_nothing_at_all_collects_to_empty_tables(tmp_path: Path) -> None:
+    collected = collect(Ledger(tmp_path), [])
+    assert collected.table.empty
+    assert collected.table.columns.tolist() == TABLE_COLUMNS
+    assert collected.missing.empty
+    assert collected.slots.empty
 
 
-def _again(folder: Path, *, seeds: int = 1):  # type: ignore[no-untyped-def]
-    """The plan for an existing ledger; committing again keeps what is there."""
-    return fake_ledger(folder, seeds=seeds)
+NUMBERS = st.one_of(st.floats(-1e3, 1e3), st.just(float("nan")))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), NUMBERS), min_size=1, max_size=40))
+def test_group_statistics_equal_those_of_pandas(rows: list[tuple[int, float]]) -> None:
+    frame = pd.DataFrame(rows, columns=["group", "value"])
+    values, groups = frame["value"].to_numpy(), frame["group"].to_numpy(np.int32)
+    by = frame.groupby("group")["value"]
+    found, means, counts = group_means(values[:, None], groups)
+    assert found.tolist() == sorted(set(groups.tolist()))
+    assert counts[:, 0].tolist() == by.count().tolist()
+    np.testing.assert_allclose(means[:, 0], by.mean(), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(group_stds(values, groups), by.std(ddof=0), rtol=1e-6, atol=1e-6)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from results.files import CRASH_VARIABLE, write_by, write_csv
-from results.ledger import Ledger, read_record
+from results.ledger import Ledger
 from results.record import RecordError
+from results.record_files import NewerRecordError, read_record
 from tests.results_fixtures import commit, fake_ledger, items_of, slot, spec_of
 
 CELL = "0123456789abcdef"
@@ -41,8 +46,8 @@ def test_a_committed_cell_comes_back_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("statuses", "expected"),
-    [(["ok", "ok"], "ok"), (["ok", "failed"], "partial"), (["failed"], "failed"),
-     (["skipped", "ok"], "ok")],
+    [(["ok", "ok"], "ok"), (["ok", "failed"], "partial"), (["skipped", "ok"], "ok"),
+     ([], "ok")],
 )  # fmt: skip
 def test_status_of_a_record_comes_from_its_slots(tmp_path: Path, statuses, expected) -> None:  # type: ignore[no-untyped-def]
     slots = [slot(f"u{k}", status=status) for k, status in enumerate(statuses)]
@@ -59,7 +64,14 @@ def test_committing_twice_keeps_the_first(tmp_path: Path) -> None:
     assert list(ledger.staging.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "record", "version"])
+def test_a_cell_whose_adapters_all_failed_is_no_record(tmp_path: Path) -> None:
+    slots = [slot("u", status="failed", reason="non-finite"), slot("v", status="failed")]
+    with pytest.raises(RecordError, match="all 2 adapters failed: non-finite; None"):
+        one_cell(tmp_path, slots=slots)
+    assert Ledger(tmp_path).finished([CELL]) == {}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "record", "version", "outside"])
 def test_a_damaged_cell_is_put_away_and_counts_as_not_done(tmp_path: Path, damage: str) -> None:
     ledger = one_cell(tmp_path)
     items, record = ledger.path(CELL, "items.parquet"), ledger.path(CELL, "record.json")
@@ -75,12 +87,135 @@ def test_a_damaged_cell_is_put_away_and_counts_as_not_done(tmp_path: Path, damag
             record.write_text(record.read_text()[:40])
         case "version":
             record.write_text(
-                record.read_text().replace('"schema_version": 1', '"schema_version": 7')
+                record.read_text().replace('"schema_version": 1', '"schema_version": "x"')
             )
+        case "outside":
+            record.write_text(record.read_text().replace("items.parquet", "../items.parquet"))
     assert ledger.finished([CELL]) == {}
     assert not (ledger.root / CELL).exists()
     (away,) = ledger.quarantine.iterdir()
     assert (away / "REASON.txt").read_text().strip()
+
+
+def test_a_record_of_a_newer_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    ledger = one_cell(tmp_path)
+    path = ledger.path(CELL, "record.json")
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    with pytest.raises(NewerRecordError, match="schema version 2, this program reads 1: a newer"):
+        ledger.finished([CELL])
+    assert path.exists()
+    assert not ledger.quarantine.exists()
+
+
+def test_large_files_are_hashed_by_a_thorough_check_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = one_cell(tmp_path)
+    path = ledger.path(CELL, "items.parquet")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr("results.record_files.HASH_LIMIT_BYTES", 1000)
+    assert ledger.load(CELL) is not None
+    assert ledger.load(CELL, thorough=True) is None
+
+
+def test_problems_are_listed_and_nothing_is_moved(tmp_path: Path) -> None:
+    ledger, expected = fake_ledger(tmp_path, arms=["baseline", "lora_all"])
+    assert ledger.problems() == []
+    broken, gone = expected[0].cell_id, expected[1].cell_id
+    (ledger.root / broken / "items.parquet").write_bytes(b"half")
+    (ledger.root / gone / "record.json").unlink()
+    ledger.failed.mkdir()
+    (ledger.failed / "feed.json").write_text("{")
+    found = ledger.problems()
+    assert len(found) == 3
+    assert found[0].startswith("note feed: feed.json cannot be read")
+    assert f"cell {broken}: items.parquet has 4 bytes instead of" in found[1]
+    assert f"cell {gone}: record.json cannot be read" in found[2]
+    assert not ledger.quarantine.exists()
+
+
+def test_a_child_of_other_adapters_is_a_problem(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for cell_id, parent in (("feed", None), ("child", "feed")):
+        spec = spec_of("lora_all", purpose="train", seed=0, users=["u"], split="val")
+        commit(ledger, cell_id, {**spec, "parent": parent}, extra={"adapters.safetensors": b"one"})
+    assert ledger.problems() == []
+    shutil.rmtree(ledger.root / "feed")
+    assert ledger.problems() == ["cell child: its parent feed is not in the ledger"]
+    spec = spec_of("lora_all", purpose="train", seed=0, users=["u"], split="val")
+    commit(ledger, "feed", spec, extra={"adapters.safetensors": b"other"})
+    assert ledger.problems() == ["cell child: its parent feed is not the one it used"]
+
+
+@pytest.mark.parametrize("cell_id", ["../x", "a/b", "", ".staging", "/tmp"])
+def test_a_cell_id_is_never_a_path(tmp_path: Path, cell_id: str) -> None:
+    ledger = Ledger(tmp_path)
+    with pytest.raises(RecordError, match="plain name"):
+        ledger.load(cell_id)
+    with pytest.raises(RecordError, match="plain name"):
+        ledger.commit(cell_id, staging=tmp_path, attempts=1, environment={})
+
+
+def test_staging_outside_the_workspace_is_neither_taken_nor_removed(tmp_path: Path) -> None:
+    ledger = one_cell(tmp_path / "workspace")
+    outside = tmp_path / "mine"
+    outside.mkdir()
+    with pytest.raises(RecordError, match="not in workspace"):
+        ledger.commit(CELL, staging=outside, attempts=1, environment={})
+    assert outside.is_dir()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"spec": {}}', '{"spec": 3, "slots": []}'])
+def test_an_outcome_that_does_not_fit_is_an_error_of_its_cell(tmp_path: Path, content: str) -> None:
+    ledger = Ledger(tmp_path)
+    staging = ledger.staging / "attempt"
+    staging.mkdir(parents=True)
+    (staging / "outcome.json").write_text(content)
+    with pytest.raises(RecordError, match=f"cell {CELL}"):
+        ledger.commit(CELL, staging=staging, attempts=1, environment={})
+    assert not (ledger.root / CELL).exists()
+
+
+def test_a_full_disk_leaves_nothing_and_the_next_try_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, value: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("results.ledger.write_json", full)
+        with pytest.raises(OSError, match="No space"):
+            one_cell(tmp_path)
+    ledger = Ledger(tmp_path)
+    assert list(ledger.records()) == []
+    # The outcome is still there: the same attempt can be committed once there is room.
+    (staging,) = ledger.staging.iterdir()
+    assert ledger.commit(CELL, staging=staging, attempts=1, environment={}).cell_id == CELL
+
+
+def test_what_an_attempt_lost_to_another_is_named(tmp_path: Path) -> None:
+    ledger = one_cell(tmp_path)
+    staging = ledger.staging / "second"
+    staging.mkdir()
+    record = ledger.commit(CELL, staging=staging, attempts=2, environment={})
+    assert record.attempt == f"{CELL}-attempt"
+    assert ledger.duplicates == ["second"]
+
+
+def test_a_note_that_outlived_its_failure_is_not_told(tmp_path: Path) -> None:
+    ledger = one_cell(tmp_path)
+    spec = spec_of("baseline", purpose="evaluate", seed=0, users=["user_1"], split="test")
+    ledger.fail(CELL, spec=spec, error="no", attempts=1)
+    assert ledger.failures() == {}
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_the_record_reader_raise_anything_else(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "record.json"
+        path.write_bytes(content)
+        with pytest.raises(RecordError):
+            read_record(path)
 
 
 def test_a_failure_is_noted_and_forgotten_after_success(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""Counts, time left, status file and what a person sees of a sweep."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.plan import Facts, PlannedCell, make_plan
+from orchestrator.progress import SweepDisplay, duration, progress_line, sweep_table
+from orchestrator.settings import Settings
+from orchestrator.status import StatusFile, is_alive, read_status
+from orchestrator.tally import SweepTally
+from orchestrator.worker import NO_METRIC, CellReport
+from search_spaces.catalog import STUDIES
+
+PLAN = make_plan(
+    Settings(),
+    study=STUDIES["global"],
+    facts=Facts("d", {"val": "v", "test": "t"}, ("user_1", "user_2"), "m", "p", "float32"),
+)
+
+
+def report(cell: PlannedCell, macro: float = NO_METRIC) -> CellReport:
+    return CellReport(cell.cell_id, True, "", "", macro, 1.0)
+
+
+def cell(arm: str, purpose: str, split: str = "test") -> PlannedCell:
+    wanted = (arm, purpose, split)
+    return next(c for c in PLAN.cells if (c.arm, c.spec.purpose, c.spec.split) == wanted)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_tally_counts_stages_and_names_the_best_arm() -> None:
+    clock = Clock()
+    done = cell("baseline", "evaluate", "val")
+    tally = SweepTally(PLAN.cells, finished={done.cell_id}, clock=clock)
+    assert (tally.total, tally.done, tally.reused) == (6, 1, 1)
+    assert tally.seconds_left() is None
+    for arm, macro in (("lora_all", 0.6), ("prefix_all", 0.7)):
+        for purpose, split, value in (("train", "val", 0.9), ("evaluate", "test", macro)):
+            tally.started(cell(arm, purpose, split))
+            tally.finished(cell(arm, purpose, split), report(cell(arm, purpose, split), value))
+    stage = tally.stages["global"]
+    # A training's own value is of validation and says nothing here.
+    assert (stage.done, stage.running, stage.best_arm) == (4, 0, "prefix_all")
+    assert stage.best_macro == 0.7
+    baseline = cell("baseline", "evaluate")
+    clock.now += 10
+    share = baseline.work / sum(c.work for c in PLAN.cells if c.stage == "global")
+    left = tally.seconds_left()
+    assert left is not None
+    assert abs(left - 10 * share) < 1e-9
+    tally.started(baseline)
+    tally.failed(baseline, "Traceback\n  File\nValueError: planted\n")
+    assert tally.failures[0]["reason"] == "ValueError: planted"
+    assert tally.seconds_left() == 0
+
+
+def test_blocks_of_one_arm_are_averaged_over_their_users() -> None:
+    one = cell("lora_all", "evaluate")
+    bigger = replace(
+        one, spec=one.spec.model_copy(update={"users": ("a", "b", "c", "d", "e", "f")})
+    )
+    tally = SweepTally(PLAN.cells, finished=())
+    tally.finished(one, report(one, 0.4))
+    tally.finished(bigger, report(bigger, 0.8))
+    assert abs(tally.stages["global"].best_macro - 0.7) < 1e-12
+
+
+def test_without_a_terminal_there_are_plain_lines() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    tally = SweepTally(PLAN.cells, finished=())
+    with SweepDisplay(console, tally) as display:
+        for one in PLAN.of_stage("baseline"):
+            tally.started(one)
+            tally.finished(one, report(one, 0.5))
+            display.finished(one, report(one, 0.5))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "baseline: 2/2 done, all 2/6, best 0.500 (baseline)" in text
+    assert "\x1b" not in text
+
+
+def test_a_terminal_shows_a_table() -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    tally = SweepTally(PLAN.cells, finished=())
+    with SweepDisplay(console, tally):
+        pass
+    console.print(sweep_table(tally))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "0 of 6 cells" in text
+    assert "global" in text
+    assert "0/4" in progress_line(tally, tally.stages["global"])
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (0.4, 59, 61, 3601, 7500)] == [
+        *("0 s", "59 s", "1 min 1 s", "1 h 0 min", "2 h 5 min"),
+    ]
+
+
+def test_the_status_file_tells_how_a_run_stands(tmp_path: Path) -> None:
+    assert read_status(tmp_path) is None
+    status = StatusFile(tmp_path, study="global")
+    tally = SweepTally(PLAN.cells, finished=())
+    status.follow(tally)
+    status.update("running", dashboard=None)
+    found = read_status(tmp_path)
+    assert found is not None
+    assert (found["state"], found["pid"]) == ("running", os.getpid())
+    assert is_alive(found)
+    assert [stage["total"] for stage in found["progress"]["stages"]] == [2, 4]
+    assert not is_alive({**found, "pid": 2**22 + 1})
+    (tmp_path / "results" / "status.json").write_text("{")
+    assert read_status(tmp_path) is None
+    assert json.dumps(tally.snapshot())

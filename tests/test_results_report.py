@@ -1,0 +1,328 @@
+"""The report in all its forms: sections, escaping, poor studies, and the page in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from results.analysis import analyze
+from results.decisions import decide
+from results.document import Section, Text, markdown_cell, markdown_fence
+from results.figures import draw_figures
+from results.report import write_report
+from tests.results_study import fake_collected
+
+EVIL = '<script>document.title="gone"</script> "quoted" & **bold** | `tick` </dd>'
+FEW = frozenset({"forest", "own_vs_swapped", "macro_metrics", "before_after"})
+
+
+def reported(folder, facts=None, *, only=FEW, **changes):
+    collected = fake_collected(**changes)
+    return report_of(folder, collected, facts, only=only)
+
+
+def report_of(folder, collected, facts=None, *, only=FEW):
+    analysis = analyze(collected, seed=0, margin=0.01, resamples=200)
+    figures = draw_figures(folder, collected, analysis, only=only)
+    write_report(folder, collected, analysis, decide(analysis), figures, facts or {})
+    return (folder / "REPORT.md").read_text(), (folder / "results" / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    facts = {"study": "per_persona", "model": EVIL, "configs": {"lora_all": {"rank": 8}}}
+    return folder, *reported(folder, facts, users=6, text=EVIL)
+
+
+class Outline(HTMLParser):
+    """Tags that are open, scripts, and the text of h2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.headings, self.scripts, self.bad = [], [], 0, []
+
+    def handle_starttag(self, tag, attrs):
+        self.scripts += tag == "script"
+        self.bad += [name for name, value in attrs if name.startswith("on")]
+        self.bad += [
+            value
+            for name, value in attrs
+            if name in ("src", "href") and not value.startswith(("#", "data:"))
+        ]
+        if tag not in ("meta", "link", "img", "input", "br", "use", "path", "circle", "rect"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in ("use", "path", "circle", "rect"):
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.bad += [name for name, value in attrs if name.startswith("on")]
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def test_sections_are_those_asked_for_and_checkpoints_end_the_report(study):
+    _, markdown, page = study
+    titles = re.findall(r"^## (.+)$", markdown, re.MULTILINE)
+    assert titles == [
+        "Summary",
+        "Introduction",
+        "Methods",
+        "Results",
+        "Persona prediction",
+        "Discussion",
+        "Limitations and future work",
+        "Appendix",
+        "Checkpoints",
+    ]
+    outline = Outline()
+    outline.feed(page)
+    assert [title for title in outline.headings if title != "Users"] == titles
+    assert outline.open == []
+    assert "own − swapped" in markdown[: markdown.index("## Introduction")]
+
+
+def test_the_page_loads_nothing_and_texts_stay_text(study):
+    _, _, page = study
+    outline = Outline()
+    outline.feed(page)
+    assert outline.scripts == 1
+    assert outline.bad == []
+    assert "&lt;script&gt;document.title" in page
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    assert not re.search(r"@import|url\(['\"]?(?!#)", page)
+
+
+def test_markdown_tables_are_whole_and_html_in_texts_is_escaped(study):
+    _, markdown, _ = study
+    assert "<script>" not in markdown
+    block: list[str] = []
+    tables = 0
+    for line in [*markdown.splitlines(), ""]:
+        if line.startswith("|"):
+            block.append(line)
+            continue
+        if block:
+            widths = {len(re.findall(r"(?<!\\)\|", row)) for row in block}
+            assert len(widths) == 1, block
+            assert re.fullmatch(r"[|\s:-]+", block[1])
+            tables += 1
+        block = []
+    assert tables >= 6
+
+
+def test_pipes_and_newlines_stay_inside_a_cell():
+    assert markdown_cell("a|b\nc \\| <i>") == "a\\|b c \\| &lt;i&gt;"
+    assert "](" not in markdown_cell("[click](javascript:x)")
+    assert markdown_fence("a ```` b") == "`````"
+
+
+def test_stages_that_were_not_run_say_so_with_their_command(study):
+    _, markdown, page = study
+    for name in ("persona_prediction", "full", "ablation", "cluster"):
+        assert f"`python -m orchestrator run --study {name}`" in markdown
+    assert "<code>python -m orchestrator run --study ablation</code>" in page
+
+
+def test_figures_are_linked_where_they_are(study):
+    folder, markdown, _ = study
+    links = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown)
+    assert links
+    assert all((folder / link).is_file() for link in links)
+
+
+def test_short_documents_and_statistics_are_written(study):
+    folder = study[0]
+    results = folder / "results"
+    assert "All-persona LoRA" in (results / "all_persona_summary.md").read_text()
+    advice = (results / "recommendations.md").read_text()
+    assert "## Declared before results" in advice
+    assert "Would change with:" in advice
+    assert "no claim about training noise" in advice
+    table = pd.read_csv(results / "stats" / "comparisons.csv")
+    needed = "contrast metric n_users mean_lift ci_low ci_high bca_low bca_high t p_t p_wilcoxon"
+    needed += " p_permutation p_sign helped tied hurt dz cliffs_delta prob_improvement p_tost"
+    needed += " mde80 p_adjusted family"
+    assert set(needed.split()) <= set(table.columns)
+    for name in ("macro", "lifts", "missing"):
+        assert (results / "stats" / f"{name}.csv").is_file()
+
+
+def test_checkpoints_pass_fail_and_not_run_by_their_numbers(tmp_path):
+    facts = {
+        "splits_valid": False,
+        "splits_detail": "2 sessions in two parts",
+        "baseline_repeat": 0.0,
+        "persona_prediction": {"accuracy": 0.3, "low": 0.2, "chance": 0.1},
+    }
+    markdown, _ = reported(tmp_path, facts, users=8)
+    ending = markdown[markdown.index("## Checkpoints") :]
+    assert "| Splits valid and leak-free | not passed | 2 sessions in two parts |" in ending
+    assert "| Baseline reproducible | passed | largest difference of a repeated run: 0 |" in ending
+    assert "| Persona accuracy above chance | passed | accuracy 0.300" in ending
+    silent, _ = reported(tmp_path / "b", users=8)
+    assert silent[silent.index("## Checkpoints") :].count("not run") >= 3
+
+
+def test_sections_of_other_stages_take_the_place_of_the_note(tmp_path):
+    text = Text(text="Accuracy was measured.")
+    section = Section(key="persona_prediction", title="Persona prediction", blocks=(text,))
+    markdown, page = reported(tmp_path, {"sections": {"persona_prediction": section}}, users=3)
+    assert "Accuracy was measured." in markdown
+    assert "Accuracy was measured." in page
+    assert "--study persona_prediction" not in markdown
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"users": 1}, "need two users or more"),
+        ({"users": 4, "noise": 0.0}, "all differences are equal"),
+        ({"users": 4, "arms": {"baseline": 0.0, "lora_per_user": 0.1}}, "no score of lora_all"),
+        ({"users": 4, "arms": {"lora_all": 0.1, "prefix_all": 0.1}}, "no score of baseline"),
+        ({"users": 3, "arms": {"baseline": 0.0}}, "was not part of this study"),
+    ],
+)
+def test_poor_studies_get_a_report_with_reasons(tmp_path, changes, reason):
+    markdown, page = reported(tmp_path, **changes)
+    stats = (tmp_path / "results" / "stats" / "comparisons.csv").read_text()
+    assert reason in markdown or reason in stats
+    for text in (markdown, page):
+        assert not re.search(r"\bnan\b|\bNaN\b|\bNone\b|Traceback", text)
+    if changes["users"] == 1:
+        assert "n/a" in markdown
+        assert "no difference" not in markdown.replace("«no difference»", "")
+
+
+def test_missing_users_are_named(tmp_path):
+    collected = fake_collected(users=5)
+    gone = (collected.table["arm"] == "lora_per_user") & (collected.table["user_id"] == "user_002")
+    reason = pd.DataFrame([("lora_per_user", 0, "user_002", "failed: out | of memory")])
+    reason.columns = ["arm", "seed", "user_id", "reason"]
+    poorer = replace(collected, table=collected.table[~gone], missing=reason)
+    markdown, page = report_of(tmp_path, poorer)
+    assert "failed: out \\| of memory" in markdown
+    assert "failed: out | of memory" in page
+    assert "| lora_per_user | lora_per_user - baseline |" in markdown
+
+
+class Browser:
+    """Chromium over its debugging pipe; the standard library is enough for that."""
+
+    def __init__(self, chromium: str, profile: str) -> None:
+        down_read, self.down = os.pipe()
+        self.up, up_write = os.pipe()
+
+        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+        flags += " --disable-background-networking --disable-component-update --disable-sync"
+        pipes = f'exec "$@" 3<&{down_read} 4>&{up_write}'
+        command = [chromium, *flags.split(), f"--user-data-dir={profile}"]
+        self.process = subprocess.Popen(
+            ["bash", "-c", pipes, "bash", *command, "--remote-debugging-pipe", "about:blank"],
+            pass_fds=(down_read, up_write),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(down_read)
+        os.close(up_write)
+        self.rest, self.events, self.last = b"", [], 0
+        self.session = None
+        self.session = self.send("Target.attachToTarget", targetId=self._page(), flatten=True)[
+            "sessionId"
+        ]
+
+    def _page(self) -> str:
+        for _ in range(100):
+            for target in self.send("Target.getTargets")["targetInfos"]:
+                if target["type"] == "page":
+                    return target["targetId"]
+            time.sleep(0.1)
+        raise AssertionError("Chromium opened no page")
+
+    def _read(self) -> dict:
+        while b"\0" not in self.rest:
+            more = os.read(self.up, 1 << 16)
+            assert more, "Chromium went away"
+            self.rest += more
+        message, _, self.rest = self.rest.partition(b"\0")
+        return json.loads(message)
+
+    def send(self, method: str, **params) -> dict:
+        self.last += 1
+        message = {"id": self.last, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.down, json.dumps(message).encode() + b"\0")
+        while (answer := self._read()).get("id") != self.last:
+            self.events.append(answer)
+        return answer["result"]
+
+    def ask(self, expression: str):
+        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        os.close(self.down)
+        os.close(self.up)
+
+
+def test_in_a_browser_sort_and_drill_down_work_and_nothing_is_requested(study, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs Chromium")
+    browser = Browser(chromium, str(tmp_path / "profile"))
+    try:
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            browser.send(f"{domain}.enable")
+        address = (study[0] / "results" / "report.html").as_uri()
+        browser.send("Page.navigate", url=address)
+        for _ in range(100):
+            if browser.ask("document.readyState + !!document.querySelector('th button')") == (
+                "completetrue"
+            ):
+                break
+            time.sleep(0.1)
+        assert browser.ask("document.title").startswith("Personalization study")
+        column = (
+            "Array.from(document.querySelectorAll('#users-table tbody')).map("
+            "body => parseFloat(body.rows[0].cells[2].dataset.sort))"
+        )
+        click = "document.querySelectorAll('#users-table th button')[2].click()"
+        browser.ask(click)
+        up = browser.ask(column)
+        browser.ask(click)
+        assert up == sorted(up)
+        assert len(up) == 6
+        assert browser.ask(column) == up[::-1]
+        hidden = "document.querySelector('#users-table tr.detail').hidden"
+        assert browser.ask(hidden) is True
+        browser.ask("document.querySelector('#users-table button.open').click()")
+        assert browser.ask(hidden) is False
+        said = browser.ask("document.querySelector('.detail dd').textContent")
+        assert '<script>document.title="gone"</script>' in said
+        asked = [
+            event["params"]["request"]["url"]
+            for event in browser.events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
+        assert [url for url in asked if not url.startswith("data:")] == [address]
+        errors = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+        assert [event for event in browser.events if event["method"] in errors] == []
+    finally:
+        browser.close()
