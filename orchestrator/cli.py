@@ -230,7 +230,7 @@ def summary_table(rows: Sequence[Any]) -> Table:
     """Arms × macro ROUGE-L, lift with interval, users helped and hurt."""
     title = "Macro ROUGE-L on test items; lift over the baseline, users helped and hurt"
     table = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
     table.add_column("arm", no_wrap=True)
     for name in ("ROUGE-L", "lift", "95 % interval", "helped", "hurt", "users"):

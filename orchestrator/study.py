@@ -300,7 +300,8 @@ class _Run:
         cells, actors = len(self.plan.cells), self.placement.actors
         done = f", {reused} of them done before" if reused else ""
         stages = " → ".join(self.plan.stages)
-        self.screen.say(f"{cells} cells{done}; {stages}; up to {actors} trials at a time")
+        trials = "1 trial" if actors == 1 else f"up to {actors} trials"
+        self.screen.say(f"{cells} cells{done}; {stages}; {trials} at a time")
 
     def _outcome(
         self,

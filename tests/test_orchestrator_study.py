@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.verify_models import verify
 from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
 from orchestrator.status import read_status
@@ -151,6 +153,28 @@ def test_exported_adapters_load_with_peft(finished: Path) -> None:
         base = load_base(ModelConfig())
         model = PeftModel.from_pretrained(base.model, str(finished / "models" / folder))
         assert model.peft_config["default"].base_model_name_or_path == str(EMBEDDED_FOLDER)
+
+
+def test_every_exported_adapter_answers_as_its_arm_did(finished: Path) -> None:
+    rows = verify(finished, items=1)
+    # The shared adapters are seen once per block, and each of 4 users has one of each kind.
+    assert len(rows) == 2 * 2 + 2 * 4
+    assert [row for row in rows if row.differing] == []
+
+
+def test_one_actor_writes_the_bytes_of_two(finished: Path, tmp_path: Path) -> None:
+    words = ["run", "--workspace", str(tmp_path), *STUDY, *SMALL]
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words],
+        cwd=Path(__file__).resolve().parent.parent,
+        preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert "1 trial at a time" in done.stdout
+    assert table_hashes(tmp_path) == table_hashes(finished)
 
 
 def test_a_terminated_run_saves_what_it_has_and_goes_on(finished: Path, tmp_path: Path) -> None:
