@@ -2,11 +2,12 @@
 
 ``python -m benchmarks.adapters --users 32 --out FILE.json`` runs, each in a process of its own:
 
-- ``bank``: all users in lock-step on one frozen base, all replies from one pool of rows;
+- ``bank``: blocks of users in lock-step on one frozen base, a block's replies from one pool of
+  rows; on a CPU one worker of one thread per core, as a study runs;
 - ``peft_sequential``: base loaded once, one PEFT adapter after the other, all of a user's replies
   in one ``generate`` call: the fair baseline;
 - ``tune_per_user``: the same, as one Tune trial per user on reused actors (needs Ray);
-- ``naive``: per user: base loaded anew, PEFT, one reply at a time.
+- ``naive``: per user: base loaded anew, PEFT, transformers' trainer, one reply at a time.
 
 All start from the same adapters, train on the same examples in the same order and answer the
 same items. ``--device cuda --shape qwen2.5-0.5b`` does it on a randomly initialised model of
@@ -22,13 +23,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 METHODS = ("bank", "peft_sequential", "tune_per_user", "naive")
 KINDS = ("lora", "prefix")
-STAGES = ("train_seconds", "eval_seconds", "setup_seconds", "total_seconds")
+STAGES = (
+    *("train_seconds", "prefill_seconds", "decode_seconds"),
+    *("eval_seconds", "setup_seconds", "total_seconds"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,10 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = _measure(options, Path(folder))
         differences = _differences(Path(folder), options)
+        work = {**_work(options), **_sizes(Path(folder))}
+    floor = floor_seconds(options, work)
     report = {
-        "work": _work(options),
+        "work": work,
         "machine": _machine(options.device),
-        "rows": rows,
+        "floor_seconds": floor,
+        "rows": [row | _speed(row, work, floor) for row in rows],
         "max_abs_diff": differences["adapters"],
         "differing_replies": differences["replies"],
     }
@@ -102,9 +109,8 @@ def _one_run(
     if done.returncode != 0:
         raise SystemExit(f"{method} ({kind}) failed:\n{done.stderr[-4000:]}")
     times: dict[str, float] = json.loads((out / "times.json").read_text())
-    print(
-        f"{kind:7}{method:16}" + "  ".join(f"{s[:-8]} {times[s]:.1f} s" for s in STAGES), flush=True
-    )
+    told = "  ".join(f"{stage[:-8]} {times[stage]:.1f} s" for stage in STAGES)
+    print(f"{kind:7}{method:16}{told}", flush=True)
     return times
 
 
@@ -160,6 +166,46 @@ def _work(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _sizes(folder: Path) -> dict[str, int]:
+    """Tokens that the work has and weights that each passes through; all contestants say the same,
+    but for the replies' lengths, which hang on the adapters."""
+    said = [json.loads(path.read_text()) for path in sorted(folder.glob("bank-*/sizes.json"))]
+    said = said or [json.loads(path.read_text()) for path in sorted(folder.glob("*/sizes.json"))]
+    return dict(said[0])
+
+
+def floor_seconds(options: argparse.Namespace, work: Mapping[str, Any]) -> dict[str, float]:
+    """Arithmetic alone at this device's own matrix speed, by stage.
+
+    4 FLOP per weight and token in training (no gradients of weights), 2 in prefill and decoding.
+    """
+    from benchmarks.shapes import matmul_flops
+
+    flops = matmul_flops(options.device, threads=options.threads)
+    stages = {"train": ("training_tokens", 4), "prefill": ("prefill_tokens", 2)}
+    stages |= {"decode": ("generated_tokens", 2)}
+    return {
+        "matmul_flops": flops,
+        **{
+            stage: work[tokens] * cost * work["weights"] / flops
+            for stage, (tokens, cost) in stages.items()
+        },
+    }
+
+
+def _speed(
+    row: Mapping[str, Any], work: Mapping[str, Any], floor: Mapping[str, float]
+) -> dict[str, float]:
+    """Tokens per second and the floor's share of the time, by stage."""
+    sizes = {"train": "training_tokens", "prefill": "prefill_tokens", "decode": "generated_tokens"}
+    found = {}
+    for stage, tokens in sizes.items():
+        seconds = max(row[f"{stage}_seconds"], 1e-9)
+        found[f"{stage}_tokens_per_second"] = work[tokens] / seconds
+        found[f"{stage}_share_of_floor"] = floor[stage] / seconds
+    return found
+
+
 def _machine(device: str) -> dict[str, str]:
     import torch
 
@@ -173,21 +219,28 @@ def _machine(device: str) -> dict[str, str]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    print(
-        f"\n{'adapter':9}{'method':17}{'train':>8}{'eval':>8}{'setup':>8}{'total':>8}"
-        f"{'MiB':>7}  against bank"
-    )
-    totals = {
-        row["adapter"]: row["total_seconds"] for row in report["rows"] if row["name"] == "bank"
-    }
+    """The table for people: seconds, then each method's time against the bank's."""
+    titles = "".join(f"{stage[:-8]:>9}" for stage in STAGES)
+    print(f"\n{'adapter':9}{'method':17}{titles}{'MiB':>8}")
     for row in report["rows"]:
-        seconds = "".join(f"{row[stage]:8.1f}" for stage in STAGES)
-        against = row["total_seconds"] / totals.get(row["adapter"], float("nan"))
-        print(
-            f"{row['adapter']:9}{row['name']:17}{seconds}{row['peak_bytes'] / 2**20:7.0f}"
-            f"  ×{against:.2f}"
-        )
-    print(f"largest difference of an adapter weight: {report['max_abs_diff']}")
+        seconds = "".join(f"{row[stage]:9.1f}" for stage in STAGES)
+        print(f"{row['adapter']:9}{row['name']:17}{seconds}{row['peak_bytes'] / 2**20:8.0f}")
+    print("\nthe bank's time as a share of the other's")
+    banks = {row["adapter"]: row for row in report["rows"] if row["name"] == "bank"}
+    for row in report["rows"]:
+        own = banks.get(row["adapter"])
+        if own is not None and row is not own:
+            shares = "".join(f"{own[stage] / max(row[stage], 1e-9):9.2f}" for stage in STAGES)
+            print(f"{row['adapter']:9}{row['name']:17}{shares}")
+    print("\nthe bank's tokens per second, and the share of the arithmetic's floor in its time")
+    for kind, row in banks.items():
+        told = [
+            f"{stage} {row[f'{stage}_tokens_per_second']:,.0f}/s "
+            f"({100 * row[f'{stage}_share_of_floor']:.0f} %)"
+            for stage in ("train", "prefill", "decode")
+        ]
+        print(f"{kind:9}" + "   ".join(told))
+    print(f"\nlargest difference of an adapter weight: {report['max_abs_diff']}")
     print(f"replies that differ from the bank's: {report['differing_replies']}")
 
 

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ from benchmarks.peers import (
     generate_together,
     peft_user,
     train_alone,
+    train_with_trainer,
 )
-from benchmarks.shapes import random_base
+from benchmarks.shapes import linear_parameters, random_base
 from benchmarks.work import (
     ADAPTER_CONFIGS,
     DECODING,
+    EPOCHS,
     TRAINING,
     UserWork,
     random_work,
@@ -40,12 +44,15 @@ from tasks.adapters.bank import AdapterBank
 from tasks.adapters.catalog import make_bank
 from tasks.base_model import BaseModel, load_base
 from tasks.config import AdapterConfig, ModelConfig
-from tasks.decoding import generate
+from tasks.decoding import DecodingJob, generate
 from tasks.prompt import end_of_turn_id
 from tasks.runtime import Runtime
 from tasks.training import train_bank
 
 SKIPPED = 4
+COUNTED = ("train_seconds", "eval_seconds", "setup_seconds")
+"""Stages of the total. Prefill is a part of ``eval``, found by asking for one token alone in a
+second, uncounted call; decoding is the rest."""
 Tensors = dict[str, torch.Tensor]
 Replies = dict[str, list[int]]
 
@@ -55,7 +62,7 @@ class Clock:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.seconds = {"train_seconds": 0.0, "eval_seconds": 0.0, "setup_seconds": 0.0}
+        self.seconds = dict.fromkeys([*COUNTED, "prefill_seconds"], 0.0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -68,44 +75,74 @@ class Clock:
 
 
 def bank(options: argparse.Namespace, kind: str, clock: Clock) -> tuple[Tensors, Replies]:
-    """All users on one frozen base, block by block."""
+    """All users on one frozen base, block by block; on a CPU a worker of one thread per core.
+
+    The workers are forked once the base is there: a study's actors are as many and as wide.
+    """
     with clock.stage("setup_seconds"):
         base = load(options)
     work = read_work(base, options)
-    adapters: list[Tensors] = []
-    replies: Replies = {}
-    for start in range(0, len(work), options.block):
-        block = work[start : start + options.block]
-        with clock.stage("setup_seconds"):
-            own = fresh_bank(base, ADAPTER_CONFIGS[kind], [user.user for user in block])
-        with clock.stage("train_seconds"):
-            plans = [user.plan() for user in block]
-            plans = [
-                replace(
-                    plan,
-                    config=TRAINING.model_copy(update={"tokens_per_pass": options.tokens_per_pass}),
-                )
-                for plan in plans
-            ]
-            train_bank(Runtime.of(base.model), own, plans, pad_token_id=0)
-        with clock.stage("eval_seconds"):
-            jobs = [replace(job, slot=k) for k, user in enumerate(block) for job in user.jobs]
-            answers = generate(
-                Runtime.of(base.model),
-                own,
-                jobs,
-                config=DECODING.model_copy(
-                    update={
-                        "rows_per_pass": options.rows_per_pass,
-                        "prefill_tokens_per_pass": options.tokens_per_pass,
-                    }
-                ),
-                stop_token_ids=stop_ids(base),
-                pad_token_id=0,
-            )
-        adapters.append(own.snapshot())
-        replies.update({name: list(reply.token_ids) for name, reply in answers.items()})
-    return {name: torch.cat([part[name] for part in adapters]) for name in adapters[0]}, replies
+    blocks = [work[at : at + options.block] for at in range(0, len(work), options.block)]
+    workers = 1 if options.device == "cuda" else min(options.threads, len(blocks))
+    run = partial(run_block, base, options, kind)
+    began = time.perf_counter()
+    if workers == 1:
+        done = list(map(run, blocks))
+    else:
+        torch.set_num_threads(1)
+        with get_context("fork").Pool(workers) as pool:
+            done = pool.map(run, blocks, chunksize=1)
+    wall = time.perf_counter() - began
+    for stage in clock.seconds:
+        clock.seconds[stage] += sum(part[2][stage] for part in done) / workers
+    # Idle workers and what it takes to start them.
+    clock.seconds["setup_seconds"] += wall - sum(sum(part[2].values()) for part in done) / workers
+    return stacked([part[:2] for part in done])
+
+
+def run_block(
+    base: BaseModel, options: argparse.Namespace, kind: str, block: Sequence[UserWork]
+) -> tuple[Tensors, Replies, dict[str, float]]:
+    """Train and answer for the users of one block; adapters stacked, replies, seconds."""
+    clock = Clock(options.device)
+    config = TRAINING.model_copy(update={"tokens_per_pass": options.tokens_per_pass})
+    with clock.stage("setup_seconds"):
+        own = fresh_bank(base, ADAPTER_CONFIGS[kind], [user.user for user in block])
+    with clock.stage("train_seconds"):
+        plans = [replace(user.plan(), config=config) for user in block]
+        train_bank(Runtime.of(base.model), own, plans, pad_token_id=0)
+    jobs = [replace(job, slot=k) for k, user in enumerate(block) for job in user.jobs]
+    ask = partial(answers, base, own, jobs, options)
+    with clock.stage("eval_seconds"):
+        replies = ask(new_tokens=DECODING.max_new_tokens)
+    with clock.stage("prefill_seconds"):
+        ask(new_tokens=1)
+    return dict(own.state(base=base.fingerprint).tensors), replies, clock.seconds
+
+
+def answers(
+    base: BaseModel,
+    bank: AdapterBank,
+    jobs: Sequence[DecodingJob],
+    options: argparse.Namespace,
+    *,
+    new_tokens: int,
+) -> Replies:
+    """Replies of a bank's users from one pool of rows."""
+    sizes = {
+        "max_new_tokens": new_tokens,
+        "rows_per_pass": options.rows_per_pass,
+        "prefill_tokens_per_pass": options.tokens_per_pass,
+    }
+    found = generate(
+        Runtime.of(base.model),
+        bank,
+        jobs,
+        config=DECODING.model_copy(update=sizes),
+        stop_token_ids=stop_ids(base),
+        pad_token_id=0,
+    )
+    return {name: list(reply.token_ids) for name, reply in found.items()}
 
 
 def peft_sequential(
@@ -115,18 +152,18 @@ def peft_sequential(
     with clock.stage("setup_seconds"):
         base = load(options)
     work = read_work(base, options)
-    parts = [one_user(base, user, kind, clock, generate_together) for user in work]
+    parts = [one_user(base, user, kind, clock, train_alone, generate_together) for user in work]
     return stacked(parts)
 
 
 def naive(options: argparse.Namespace, kind: str, clock: Clock) -> tuple[Tensors, Replies]:
-    """Base loaded for every user, one reply at a time."""
+    """Base loaded for every user, transformers' trainer, one reply at a time."""
     work = read_work(load(options), options)
     parts = []
     for user in work:
         with clock.stage("setup_seconds"):
             base = load(options)
-        parts.append(one_user(base, user, kind, clock, generate_alone))
+        parts.append(one_user(base, user, kind, clock, train_with_trainer, generate_alone))
     return stacked(parts)
 
 
@@ -145,6 +182,7 @@ def one_user(
     user: UserWork,
     kind: str,
     clock: Clock,
+    train: Callable[..., None],
     answer: Callable[..., Replies],
 ) -> tuple[Tensors, Replies]:
     """Train and answer for one user with PEFT, from the adapter that a bank starts from."""
@@ -153,22 +191,25 @@ def one_user(
         peft: PeftUser = peft_user(base.model, ADAPTER_CONFIGS[kind], start)
     try:
         with clock.stage("train_seconds"):
-            train_alone(peft, user.examples, TRAINING)
+            train(peft, user.examples, TRAINING)
+        ask = partial(answer, peft, prompts_of(user), stop_token_ids=stop_ids(base))
         with clock.stage("eval_seconds"):
-            replies = answer(
-                peft,
-                {
-                    name: job.session.token_ids[: turn.prompt_tokens]
-                    for job in user.jobs
-                    for name, turn in zip(job.items, job.session.turns, strict=True)
-                },
-                max_new_tokens=DECODING.max_new_tokens,
-                stop_token_ids=stop_ids(base),
-            )
+            replies = ask(max_new_tokens=DECODING.max_new_tokens)
+        with clock.stage("prefill_seconds"):
+            ask(max_new_tokens=1)
         tensors = {name: tensor[None] for name, tensor in peft.tensors(start).items()}
     finally:
         peft.detach()
     return tensors, replies
+
+
+def prompts_of(user: UserWork) -> dict[str, Sequence[int]]:
+    """Every item's prompt by the item's name."""
+    return {
+        name: job.session.token_ids[: turn.prompt_tokens]
+        for job in user.jobs
+        for name, turn in zip(job.items, job.session.turns, strict=True)
+    }
 
 
 _FIRST: dict[tuple[int, str], Tensors] = {}
@@ -189,7 +230,9 @@ def fresh_bank(base: BaseModel, config: AdapterConfig, slots: Sequence[str]) -> 
     """A bank with untrained adapters."""
     text = getattr(config, "init_text", "")
     ids = base.tokenizer(text)["input_ids"] if base.tokenizer is not None else list(range(5, 25))
-    return make_bank(Runtime.of(base.model), config=config, slots=slots, seed=0, init_token_ids=ids)
+    return make_bank(
+        Runtime.of(base.model), config=config, slots=slots, seeds=[0], init_token_ids=ids
+    )
 
 
 def stacked(parts: Sequence[tuple[Tensors, Replies]]) -> tuple[Tensors, Replies]:
@@ -245,14 +288,31 @@ def main() -> None:
     clock = Clock(options.device)
     tensors, replies = CONTESTANTS[options.method](options, options.kind, clock)
     times: dict[str, Any] = dict(clock.seconds)
-    times["total_seconds"] = sum(clock.seconds.values())
+    times["total_seconds"] = sum(clock.seconds[stage] for stage in COUNTED)
+    times["decode_seconds"] = times["eval_seconds"] - times["prefill_seconds"]
     times["peak_bytes"] = peak_bytes(options.device)
     options.out.mkdir(parents=True, exist_ok=True)
     save_file(
         {n: t.cpu().contiguous() for n, t in tensors.items()}, options.out / "adapters.safetensors"
     )
     save_json(options.out / "replies.json", replies)
+    save_json(options.out / "sizes.json", sizes(options, replies))
     (options.out / "times.json").write_text(json.dumps(times), encoding="utf-8")
+
+
+def sizes(options: argparse.Namespace, replies: Replies) -> dict[str, int]:
+    """How much work it was: tokens by stage, and weights that each token passes through."""
+    base = load(options)
+    work = read_work(base, options)
+    examples = [example for user in work for example in user.examples]
+    jobs = [job for user in work for job in user.jobs]
+    return {
+        "weights": linear_parameters(base.model),
+        "replies": len(replies),
+        "training_tokens": EPOCHS * sum(example.input_tokens for example in examples),
+        "prefill_tokens": sum(len(job.session.token_ids) for job in jobs),
+        "generated_tokens": sum(map(len, replies.values())),
+    }
 
 
 def peak_bytes(device: str) -> int:

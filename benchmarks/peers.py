@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainingArguments
 
 from benchmarks.peft_reference import peft_model, quiet_peft, slot_tensors, trained_parameters
 from tasks.config import AdapterConfig, PrefixConfig, TrainingConfig
@@ -62,10 +66,56 @@ def train_alone(user: PeftUser, examples: Sequence[Example], config: TrainingCon
         optimizer.zero_grad()
 
 
+class _InOrder(Trainer):
+    """The transformers trainer on examples in the order given."""
+
+    def _get_train_sampler(self, *_: Any) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
+
+
+@quiet_peft()
+def train_with_trainer(user: PeftUser, examples: Sequence[Example], config: TrainingConfig) -> None:
+    """The same steps through ``transformers.Trainer``, as per-user scripts commonly do."""
+    device = next(user.model.parameters()).device
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=1,
+            num_train_epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=config.schedule,
+            warmup_steps=warmup_steps(
+                config.epochs * len(examples), warmup_ratio=config.warmup_ratio
+            ),
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.clip_norm,
+            adam_beta1=config.adam_betas[0],
+            adam_beta2=config.adam_betas[1],
+            adam_epsilon=config.adam_epsilon,
+            optim="adamw_torch",
+            use_cpu=device.type == "cpu",
+            logging_strategy="no",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        _InOrder(user.model, arguments, train_dataset=list(map(_labelled, examples))).train()
+    user.model.eval()
+
+
+def _labelled(example: Example) -> dict[str, list[int]]:
+    """Inputs and labels as a trainer wants them; −100 is not predicted."""
+    ids = list(example.token_ids)
+    trained = {p for begin, end in example.trained for p in range(begin, end)}
+    labels = [token if place in trained else -100 for place, token in enumerate(ids)]
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
+
+
 def _loss(model: PeftModel, example: Example) -> torch.Tensor:
     device = next(model.parameters()).device
     ids = torch.tensor([example.token_ids[: example.input_tokens]], device=device)
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float()
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     places = [p for begin, end in example.trained for p in range(begin, end)]
     targets = torch.tensor([example.token_ids[p] for p in places], device=device)
     return torch.nn.functional.cross_entropy(logits[[p - 1 for p in places]], targets)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from transformers import (
     LlamaConfig,
@@ -75,3 +77,20 @@ def linear_parameters(model: PreTrainedModel) -> int:
     embedding = config.vocab_size * config.hidden_size
     total = sum(parameter.numel() for parameter in model.parameters())
     return total if config.tie_word_embeddings else total - embedding
+
+
+def matmul_flops(device: str, *, threads: int = 1, size: int | None = None) -> float:
+    """Floating point operations per second of a large square matrix product on this device."""
+    gpu = device == "cuda"
+    torch.set_num_threads(threads)
+    side = size or (8192 if gpu else 1536)
+    left = torch.randn(side, side, device=device, dtype=torch.bfloat16 if gpu else torch.float32)
+    best = float("inf")
+    for _ in range(6):
+        began = time.perf_counter()
+        for _ in range(4):
+            left @ left
+        if gpu:
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return 4 * 2 * side**3 / best

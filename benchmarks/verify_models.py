@@ -22,7 +22,7 @@ from benchmarks.peft_reference import quiet_peft
 from data.schema import Session, UserData
 from data.shards import read_users
 from results.ledger import Ledger
-from results.record import Record
+from results.record import ARM_PURPOSES, Record
 from tasks.base_model import BaseModel, load_base
 from tasks.cell import CellSpec
 from tasks.prompt import end_of_turn_id, render_session
@@ -58,7 +58,8 @@ def verify(workspace: Path, *, items: int) -> list[Checked]:
     users = {user.user_key: user for user in read_users(workspace / "data" / "shards")}
     rows = []
     for record in records:
-        if record.split == "test" and record.adapter != "none":
+        scored = record.split == "test" and record.purpose in ARM_PURPOSES
+        if scored and record.adapter != "none":
             base = load_base(CellSpec.model_validate_json(json.dumps(record.spec)).model)
             rows += [
                 _check(workspace, base, folder, chosen, record, users)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,12 @@ class Prepared:
     def shards(self) -> Path:
         """Folder for ``data.shards.read_users``."""
         return self.workspace / "data" / "shards"
+
+    @property
+    def clusters_sha256(self) -> str:
+        """Hash of who is in which cluster; a file of its own, since clusters can be made anew."""
+        path = self.workspace / "data" / "splits" / "cluster_map.json"
+        return hashlib.sha256(path.read_bytes()).hexdigest()
 
     @property
     def per_user_arm_users(self) -> tuple[str, ...]:

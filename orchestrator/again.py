@@ -53,7 +53,8 @@ def _find(study: Study, root: Path) -> _Found:
             items_sha256=prepared.items_sha256,
             data_sha256=prepared.data_sha256,
             users=prepared.users,
-            **{name: stored["facts"][name] for name in _MODEL_FACTS},
+            cold_start_users=prepared.cold_start_users,
+            **{name: stored["facts"][name] for name in _STORED_FACTS},
         )
         base_name = str(stored["base_name"])
     except (ValueError, KeyError, TypeError) as error:
@@ -64,7 +65,7 @@ def _find(study: Study, root: Path) -> _Found:
     return _Found(workspace, settings, prepared, plan, base_name, ledger, records)
 
 
-_MODEL_FACTS = ("model_sha256", "template_sha256", "dtype")
+_STORED_FACTS = ("model_sha256", "template_sha256", "dtype", "clusters_sha256", "adopted_sha256")
 
 
 def report_again(study: Study, root: Path) -> Outcome:

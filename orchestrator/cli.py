@@ -136,7 +136,7 @@ def _request(
     flags = {"data.source": data, "model.name": model, "data.users": users}
     if seeds is not None:
         flags["seeds"] = _numbers(seeds)  # type: ignore[assignment]
-    chosen = find_study(study)
+    chosen, machine = find_study(study), this_machine()
     return Request(
         study=chosen,
         settings=resolve_settings(
@@ -144,9 +144,10 @@ def _request(
             config=config,
             options=sets or (),
             flags={name: value for name, value in flags.items() if value is not None},
+            device=machine.device,
         ),
         workspace=Workspace(workspace.expanduser().resolve()),
-        machine=this_machine(),
+        machine=machine,
         gpu_fraction=gpu_fraction,
         **more,
     )
@@ -195,7 +196,7 @@ def run(
     from orchestrator.signals import StopSignal
     from orchestrator.study import Screen, run_study
 
-    screen = Screen(say=lambda text: out.print(text, markup=False, highlight=False), watch=_watch)
+    screen = Screen(say=_say, watch=_watch)
     with StopSignal().installed() as stop:
         outcome = run_study(request, screen=screen, stop=stop)
     _show_outcome(outcome, request.workspace.root)
@@ -208,6 +209,11 @@ def _watch(tally: Any) -> Iterator[Any]:
 
     with SweepDisplay(out, tally) as display:
         yield display
+
+
+def _say(text: str) -> None:
+    """A line as it is: where it is piped to, nothing must break it in two."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_outcome(outcome: Any, root: Path) -> None:
@@ -451,7 +457,7 @@ def data_prepare(
     request = _request(
         "baseline", workspace, data=data, users=users, config=config, sets=sets, fresh=fresh
     )
-    screen = Screen(say=lambda text: out.print(text, markup=False, highlight=False), watch=_watch)
+    screen = Screen(say=_say, watch=_watch)
     with StopSignal().installed() as stop:
         prepared = prepare_only(request, screen=screen, stop=stop)
     out.print(

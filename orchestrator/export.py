@@ -19,6 +19,7 @@ from orchestrator.exit_codes import InputError
 from orchestrator.plan import Plan, PlannedCell
 from orchestrator.worker import ADAPTERS_FILE
 from orchestrator.workspace import Workspace
+from results.record import ARM_PURPOSES
 
 if TYPE_CHECKING:
     from tasks.adapters.bank import AdapterState
@@ -53,7 +54,12 @@ def export_models(
     Raises:
         InputError: a user that the plan does not know.
     """
-    known = dict.fromkeys(user for cell in plan.cells for user in cell.spec.users)
+    known = dict.fromkeys(
+        user
+        for cell in plan.cells
+        if cell.spec.purpose in ARM_PURPOSES
+        for user in cell.spec.users
+    )
     for user in users or ():
         if user not in known:
             raise InputError(f"no user {user!r} in this study; there are {_some(list(known))}")
@@ -72,7 +78,7 @@ def export_models(
 
 def _first_seeds(plan: Plan, finished: Collection[str]) -> list[PlannedCell]:
     """Cells that hold adapters, of each arm's first seed."""
-    makers = [cell for cell in plan.cells if cell.spec.training is not None]
+    makers = [c for c in plan.cells if c.spec.training is not None or c.spec.adopted_sha256]
     first = {cell.arm: cell.spec.seed for cell in reversed(makers)}
     return [c for c in makers if c.spec.seed == first[c.arm] and c.cell_id in finished]
 

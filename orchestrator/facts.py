@@ -33,7 +33,8 @@ EXPECTED_TIMES = (
     ("2 CPU cores (x86-64), embedded default, per_persona", "4 min 10 s, measured 2026-11-23"),
     ("one H200, 200 users, 0.5B base, per-user arm", "not measured; target at most 30 s"),
 )
-_STAGES = {"baseline": "baseline", "global": "global", "per_user": "per_persona"}
+_STAGES = {"per_user": "per_persona"}
+"""Stages that the report names otherwise."""
 
 
 def report_facts(
@@ -63,9 +64,11 @@ def report_facts(
         "configs": _configs(plan),
         "environment": _environment(records) | {"commit": source_commit()},
         "seconds": _seconds(records),
-        "stages": ["prepare", *(_STAGES[stage] for stage in plan.stages)],
+        "stages": ["prepare", *(_STAGES.get(stage, stage) for stage in plan.stages)],
         "finished_utc": max((record.finished_utc for record in records.values()), default=""),
     }
+    if shown := _few_shot(records):
+        facts["few_shot"] = shown
     if prepared.source in LICENSES:
         facts["dataset_license"] = LICENSES[prepared.source]
     if settings.model.revision is not None:
@@ -156,6 +159,16 @@ def _configs(plan: Plan) -> dict[str, dict[str, Any]]:
         for cell in plan.cells
         if cell.spec.training is not None
     }
+
+
+def _few_shot(records: Mapping[str, Record]) -> dict[str, float]:
+    """Exchanges offered per user, and shown per item; empty without such an arm."""
+    cells = [record for record in records.values() if record.spec.get("few_shot_examples")]
+    replies = sum(record.counts.get("rendered_replies", 0) for record in cells)
+    if not replies:
+        return {}
+    shown = sum(record.counts.get("few_shot_shown", 0) for record in cells) / replies
+    return {"offered": float(cells[0].spec["few_shot_examples"]), "shown": shown}
 
 
 def _environment(records: Mapping[str, Record]) -> dict[str, str]:

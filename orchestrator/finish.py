@@ -21,7 +21,7 @@ from orchestrator.plan import Plan
 from orchestrator.settings import Settings
 from orchestrator.workspace import Workspace
 from results.ledger import Ledger
-from results.record import Record
+from results.record import ARM_PURPOSES, Record
 
 if TYPE_CHECKING:
     from results.analysis import Analysis
@@ -80,8 +80,11 @@ def known_summary(workspace: Workspace, key: str) -> Summary | None:
 
 
 def has_scores(records: Mapping[str, Record]) -> bool:
-    """Whether any record holds scored items."""
-    return any("items.parquet" in record.files for record in records.values())
+    """Whether any record holds scored items of an arm."""
+    return any(
+        "items.parquet" in record.files and record.purpose in ARM_PURPOSES
+        for record in records.values()
+    )
 
 
 def expected_cells(plan: Plan) -> list[ExpectedCell]:
@@ -120,6 +123,7 @@ def finish(
     from results.collector import collect
     from results.decisions import decide
     from results.figures import draw_figures
+    from results.persona_report import finish_persona
     from results.report import write_report
     from results.reproducibility import write_reproducibility
     from results.tables import TableFacts, write_tables
@@ -134,9 +138,18 @@ def finish(
         resamples=settings.statistics.resamples,
         clusters=_clusters(prepared),
     )
-    figures = draw_figures(workspace.root, collected, analysis)
+    persona = finish_persona(
+        workspace.root,
+        collected,
+        clusters=_clusters(prepared),
+        seed=settings.statistics.seed,
+        resamples=settings.statistics.resamples,
+    )
+    figures = [*draw_figures(workspace.root, collected, analysis), *persona.figures]
     told = report_facts(plan, records, settings=settings, prepared=prepared)
-    write_report(workspace.root, collected, analysis, decide(analysis), figures, told)
+    told |= persona.told(told)
+    decisions = decide(analysis, persona=persona.change)
+    write_report(workspace.root, collected, analysis, decisions, figures, told)
     how = reproducibility_facts(plan, settings=settings, prepared=prepared, base_name=base_name)
     write_reproducibility(workspace.root, collected, how)
     export_models(workspace, plan, finished=set(records), base_name=base_name)

@@ -1,4 +1,6 @@
-"""Settings from their layers: defaults ← preset ← study ← ``--config`` ← ``--set``.
+"""Settings from their layers, later ones winning.
+
+Defaults ← preset of the device ← preset of the model ← study ← ``--config`` ← ``--set``.
 
 All errors are found at once; each names its file and line or its option.
 """
@@ -8,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from orchestrator.exit_codes import InputError
-from orchestrator.presets import preset_for
+from orchestrator.presets import DEVICE_PRESETS, preset_for
 from orchestrator.settings import Settings, setting_names
 from orchestrator.yaml_reading import Entry, Problem, read_option, read_yaml
 from search_spaces.space import Study
@@ -36,6 +38,7 @@ def resolve_settings(
     config: Path | None = None,
     options: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> Settings:
     """The settings of a run.
 
@@ -44,6 +47,7 @@ def resolve_settings(
         config: a YAML file.
         options: texts of ``--set``, as ``name=value``.
         flags: values of own options (``--model``), by dotted name; they win.
+        device: class of the devices that trials run on; decides how much goes into a pass.
 
     Raises:
         SettingsError: unknown or duplicate names, wrong types, a file that cannot be read.
@@ -59,7 +63,8 @@ def resolve_settings(
     entries += _given(flags or {}, "command line")
     misplaced = _misplaced(entries)
     good = [entry for entry in entries if entry not in misplaced]
-    settings, wrong = _validated(_with_preset(good))
+    presets = _given(DEVICE_PRESETS[device], f"preset of {device}")
+    settings, wrong = _validated(presets + _with_preset(good))
     problems += [*misplaced.values(), *wrong]
     if settings is None or problems:
         raise SettingsError(problems)

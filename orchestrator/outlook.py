@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from data.manifest import Prepared, load_prepared
+from orchestrator.adopted import adopted_sha256
 from orchestrator.model_facts import remembered_facts, resolved_dtype
 from orchestrator.placement import Placement
 from orchestrator.plan import Facts, Plan, make_plan
@@ -74,20 +75,25 @@ def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str
     model = remembered_facts(settings.model, settings.prompt, workspace=request.workspace.root)
     if prepared is None:
         held_out = settings.data.cold_start_share
-        users = round((settings.data.users or USUAL_USERS) * (1 - held_out))
+        everybody = settings.data.users or USUAL_USERS
+        users = round(everybody * (1 - held_out))
         notes.append(f"the data are not prepared yet: about {users} users are assumed")
         names: Sequence[str] = [f"user_{n}" for n in range(users)]
+        cold: Sequence[str] = [f"cold_{n}" for n in range(everybody - users)]
     else:
-        names = prepared.users
+        names, cold = prepared.users, prepared.cold_start_users
     if model is None:
         notes.append("the model was not used here yet: nothing can be found done")
     facts = Facts(
         data_sha256=prepared.data_sha256 if prepared else "unknown",
         items_sha256=prepared.items_sha256 if prepared else {"val": "unknown", "test": "unknown"},
         users=tuple(names),
+        cold_start_users=tuple(cold),
         model_sha256=model.model_sha256 if model else "unknown",
         template_sha256=model.template_sha256 if model else "unknown",
         dtype=resolved_dtype(settings.model, gpus=request.machine.gpus),
+        clusters_sha256=prepared.clusters_sha256 if prepared else "unknown",
+        adopted_sha256=adopted_sha256(settings),
     )
     return facts, notes
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from orchestrator.exit_codes import InputError
 
@@ -19,6 +20,11 @@ class Machine:
 
     cpus: int
     gpus: int
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Class of the devices that trials run on."""
+        return "cuda" if self.gpus else "cpu"
 
 
 @dataclass(frozen=True, slots=True)

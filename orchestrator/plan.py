@@ -6,27 +6,29 @@ parent's cell id, so ids chain and all of them are known in advance.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.exit_codes import InputError
 from orchestrator.identity import cell_id
 from orchestrator.settings import Settings
 from search_spaces.space import Arm, Study
-from tasks.cell import CellSpec
+from tasks.cell import CellSpec, Purpose
 from tasks.config import AdapterConfig, TrainingConfig
+from tasks.splits import ScoredSplit
 
 STAGES = {"none": "baseline", "all": "global", "cluster": "cluster", "user": "per_user"}
-Split = Literal["val", "test"]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the plan must know of the world: data, items, users and the base model, by hash.
 
-    ``users`` are the warm users' keys in order; ``dtype`` is the precision that ``auto`` means
-    here, so that records of a CPU and of a GPU never mix.
+    ``users`` are the warm users' keys in order, ``cold_start_users`` those of the others;
+    ``dtype`` is the precision that ``auto`` means here, so that records of a CPU and of a GPU
+    never mix.
     """
 
     data_sha256: str
@@ -35,6 +37,11 @@ class Facts:
     model_sha256: str
     template_sha256: str
     dtype: Literal["float32", "bfloat16", "float16", "float64"]
+    cold_start_users: tuple[str, ...] = ()
+    clusters_sha256: str = ""
+    """Hash of who is in which cluster."""
+    adopted_sha256: Mapping[str, str] = field(default_factory=dict)
+    """Kind of adapter → hash of the PEFT folder that serves as its all-persona adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +94,32 @@ def make_plan(settings: Settings, *, study: Study, facts: Facts) -> Plan:
     """
     if not facts.users:
         raise InputError("no users to study: the data hold none outside the cold start")
-    maker = _Maker(settings, facts)
+    maker = _Maker(settings, facts, arms=study.arms)
     cells: list[PlannedCell] = []
     shared: dict[tuple[str, int], str] = {}
     for arm in study.arms:
         for cell in maker.cells_of(arm, shared):
             cells.append(cell)
-            if cell.spec.purpose == "train":
+            if cell.spec.purpose in ("train", "adopt"):
                 shared[arm.name, cell.spec.seed] = cell.cell_id
+            if cell.spec.purpose == "personalize":
+                maker.personal.setdefault((arm.name, cell.spec.seed), []).append(cell.cell_id)
     return Plan(study.name, tuple({cell.cell_id: cell for cell in cells}.values()))
 
 
 class _Maker:
     """Makes the cells of arms; holds what their specs share."""
 
-    def __init__(self, settings: Settings, facts: Facts) -> None:
+    def __init__(self, settings: Settings, facts: Facts, *, arms: Sequence[Arm]) -> None:
         self.settings = settings
         self.facts = facts
+        gated = [arm for arm in arms if arm.gated]
+        asked = [*(arm.name for arm in gated), *(arm.start for arm in gated)]
+        self.asked_by_gates = {name for name in asked if name is not None}
+        self.from_clusters = {arm.name for arm in arms if arm.grouping == "cluster"}
         self.blocks = blocks_of(facts.users, settings.block_users)
+        self.personal: dict[tuple[str, int], list[str]] = {}
+        """Arm and seed → cells with per-user adapters, blocks in order."""
         self.common: dict[str, Any] = {
             "decoding": settings.decoding,
             "evaluation": settings.evaluation,
@@ -118,78 +133,167 @@ class _Maker:
 
     def cells_of(self, arm: Arm, shared: Mapping[tuple[str, int], str]) -> Iterator[PlannedCell]:
         match arm.grouping:
+            case _ if arm.identify is not None:
+                yield from self._identify(arm, shared)
+            case "none" if arm.few_shot:
+                yield from self._few_shot(arm)
             case "none":
                 yield from self._baseline(arm)
-            case "all":
+            case "all" | "cluster":
                 for seed in self.settings.seeds:
-                    yield from self._shared(arm, seed)
+                    yield from self._shared(arm, seed, shared)
+            case "user" if arm.from_few is not None:
+                for seed in self.settings.seeds:
+                    yield from self._from_few(arm, seed, shared)
             case "user":
                 for seed in self.settings.seeds:
                     yield from self._personal(arm, seed, shared)
-            case _:
-                raise InputError(f"arm {arm.name}: grouping {arm.grouping!r} cannot be planned yet")
 
     def _baseline(self, arm: Arm) -> Iterator[PlannedCell]:
-        """Validation first, as a sanity check; greedy replies know no seed, so one is enough."""
-        seeds = self.settings.seeds if self.settings.decoding.do_sample else self.settings.seeds[:1]
+        """Validation first, as a sanity check."""
         for split in _VAL_THEN_TEST:
-            for seed in seeds:
+            for seed in self._untrained_seeds():
                 for block in self.blocks:
                     yield self._cell(arm, "evaluate", seed=seed, users=block, split=split)
 
-    def _shared(self, arm: Arm, seed: int) -> Iterator[PlannedCell]:
-        train = self._cell(
-            arm,
-            "train",
-            seed=seed,
-            users=self.facts.users,
-            split="val",
-            adapter=self._adapter(arm),
-            training=self._training(arm),
-        )
+    def _few_shot(self, arm: Arm) -> Iterator[PlannedCell]:
+        examples = self.settings.few_shot.examples
+        for seed in self._untrained_seeds():
+            for block in self.blocks:
+                yield self._cell(
+                    arm, "evaluate", seed=seed, users=block, few_shot_examples=examples
+                )
+
+    def _untrained_seeds(self) -> tuple[int, ...]:
+        """Nothing is trained: only sampling knows a seed."""
+        seeds = self.settings.seeds
+        return seeds if self.settings.decoding.do_sample else seeds[:1]
+
+    def _shared(
+        self, arm: Arm, seed: int, shared: Mapping[tuple[str, int], str]
+    ) -> Iterator[PlannedCell]:
+        train = self._shared_adapter(arm, seed, shared)
         yield train
-        for block in self.blocks:
-            yield self._cell(
-                arm,
-                "evaluate",
-                seed=seed,
-                users=block,
-                adapter=self._adapter(arm),
-                parent=train.cell_id,
-            )
+        splits: tuple[ScoredSplit, ...] = ("test",)
+        for split in (*splits, "gate") if arm.name in self.asked_by_gates else splits:
+            for block in self.blocks:
+                yield self._cell(
+                    arm,
+                    "evaluate",
+                    seed=seed,
+                    users=block,
+                    split=split,
+                    adapter=self._adapter(arm),
+                    parent=train.cell_id,
+                )
+
+    def _shared_adapter(
+        self, arm: Arm, seed: int, shared: Mapping[tuple[str, int], str]
+    ) -> PlannedCell:
+        """Trained here, or taken over from a PEFT folder, which knows no seed."""
+        adopted = self.facts.adopted_sha256.get(arm.adapter) if arm.grouping == "all" else None
+        own: dict[str, Any] = {
+            "users": self.facts.users,
+            "split": "val",
+            "adapter": self._adapter(arm),
+            "parent": self._start(arm, seed, shared),
+        }
+        if adopted is not None:
+            return self._cell(arm, "adopt", seed=seed, adopted_sha256=adopted, **own)
+        return self._cell(arm, "train", seed=seed, training=self._training(arm), **own)
 
     def _personal(
         self, arm: Arm, seed: int, shared: Mapping[tuple[str, int], str]
     ) -> Iterator[PlannedCell]:
-        if arm.start is not None and (arm.start, seed) not in shared:
-            raise InputError(
-                f"arm {arm.name} starts from {arm.start}, which the study does not list before it"
-            )
+        parent = self._start(arm, seed, shared)
         for block in self.blocks:
-            yield self._cell(
+            own = self._cell(
                 arm,
                 "personalize",
                 seed=seed,
                 users=block,
                 adapter=self._adapter(arm),
                 training=self._training(arm),
-                parent=None if arm.start is None else shared[arm.start, seed],
+                parent=parent,
                 swapped_control=arm.swapped_control,
             )
+            yield own
+            if arm.gated:
+                yield self._cell(
+                    arm,
+                    "evaluate",
+                    seed=seed,
+                    users=block,
+                    split="gate",
+                    adapter=self._adapter(arm),
+                    parents=(own.cell_id,),
+                )
+
+    def _from_few(
+        self, arm: Arm, seed: int, shared: Mapping[tuple[str, int], str]
+    ) -> Iterator[PlannedCell]:
+        """Cold-start users, or the first warm ones, after few exchanges; no token budget."""
+        wanted = self.settings.cold_warm
+        warm = self.facts.users[: wanted.warm_users]
+        users = self.facts.cold_start_users if arm.from_few == "cold" else warm
+        parent = self._start(arm, seed, shared)
+        for block in blocks_of(users, self.settings.block_users):
+            yield self._cell(
+                arm,
+                "adapt_from_few",
+                seed=seed,
+                users=block,
+                adapter=self._adapter(arm),
+                training=self._training(arm).model_copy(update={"token_budget": None}),
+                parent=parent,
+                exchange_counts=tuple(sorted(set(wanted.exchanges))),
+            )
+
+    def _identify(self, arm: Arm, shared: Mapping[tuple[str, int], str]) -> Iterator[PlannedCell]:
+        """All users at once, since they are ranked among each other."""
+        per_user = arm.identify == "likelihood"
+        seeds = self.settings.seeds if arm.start is not None else self.settings.seeds[:1]
+        for seed in seeds:
+            yield self._cell(
+                arm,
+                "identify",
+                seed=seed,
+                users=self.facts.users,
+                representation=arm.identify,
+                adapter=None if arm.adapter == "none" else self._adapter(arm),
+                parent=None if per_user else self._start(arm, seed, shared),
+                parents=self._per_user_adapters(arm, seed) if per_user else (),
+            )
+
+    def _per_user_adapters(self, arm: Arm, seed: int) -> tuple[str, ...]:
+        found = self.personal.get((str(arm.start), seed))
+        if found is None:
+            raise _not_listed(arm)
+        return tuple(found)
+
+    def _start(self, arm: Arm, seed: int, shared: Mapping[tuple[str, int], str]) -> str | None:
+        if arm.start is not None and (arm.start, seed) not in shared:
+            raise _not_listed(arm)
+        return None if arm.start is None else shared[arm.start, seed]
 
     def _adapter(self, arm: Arm) -> AdapterConfig:
         return self.settings.lora if arm.adapter == "lora" else self.settings.prefix
 
     def _training(self, arm: Arm) -> TrainingConfig:
-        part = self.settings.personal if arm.grouping == "user" else self.settings.shared
-        return part.lora if arm.adapter == "lora" else part.prefix
+        own = self.settings
+        by_adapter = {
+            "all": {"lora": own.shared.lora, "prefix": own.shared.prefix},
+            "cluster": {"lora": own.cluster.lora, "prefix": own.cluster.prefix},
+            "user": {"lora": own.personal.lora, "prefix": own.personal.prefix},
+        }
+        return by_adapter[arm.grouping][arm.adapter]
 
     def _cell(
         self,
         arm: Arm,
-        purpose: Literal["train", "evaluate", "personalize"],
+        purpose: Purpose,
         *,
-        split: Split = "test",
+        split: ScoredSplit = "test",
         parent: str | None = None,
         **own: Any,
     ) -> PlannedCell:
@@ -198,20 +302,48 @@ class _Maker:
             purpose=purpose,
             grouping=arm.grouping,
             split=split,
-            items_sha256=self.facts.items_sha256[split],
+            items_sha256=self._items(arm, split),
+            clusters_sha256=self._clusters(arm),
             parent=parent,
             **own,
             **self.common,
         )
-        depends_on = () if parent is None else (parent,)
-        stage = STAGES[arm.grouping]
-        return PlannedCell(cell_id(spec), spec, stage, arm.name, depends_on, work_of(spec))
+        depends_on = (*(() if parent is None else (parent,)), *spec.parents)
+        return PlannedCell(cell_id(spec), spec, stage_of(arm), arm.name, depends_on, work_of(spec))
+
+    def _items(self, arm: Arm, split: ScoredSplit) -> str:
+        """Hash of the item list; those of the gate and of cold-start users follow from the data."""
+        if arm.from_few != "cold" and split != "gate":
+            return self.facts.items_sha256[split]
+        whose = "cold start" if arm.from_few == "cold" else "warm"
+        return hashlib.sha256(f"{whose} {split} {self.facts.data_sha256}".encode()).hexdigest()
+
+    def _clusters(self, arm: Arm) -> str | None:
+        """Hash of who is in which cluster, for arms whose adapters know clusters."""
+        known = arm.grouping == "cluster" or arm.start in self.from_clusters
+        return self.facts.clusters_sha256 if known else None
 
 
-_VAL_THEN_TEST: tuple[Split, Split] = ("val", "test")
+def _not_listed(arm: Arm) -> InputError:
+    return InputError(
+        f"arm {arm.name} starts from {arm.start}, which the study does not list before it"
+    )
+
+
+def stage_of(arm: Arm) -> str:
+    """The stage that an arm's cells belong to."""
+    if arm.identify is not None:
+        return "persona_prediction"
+    if arm.from_few is not None:
+        return "cold_start"
+    return "few_shot" if arm.few_shot else STAGES[arm.grouping]
+
+
+_VAL_THEN_TEST: tuple[ScoredSplit, ScoredSplit] = ("val", "test")
 
 _SESSIONS = 10
 """Sessions of a user's validation or test part, roughly; their replies are the unit of work."""
+_EXCHANGES = 5 * _SESSIONS
 
 
 def work_of(spec: CellSpec) -> float:
@@ -220,11 +352,16 @@ def work_of(spec: CellSpec) -> float:
     Used for the order of cells and the time left, never for identity or results.
     """
     users = len(spec.users)
+    if spec.purpose == "identify":
+        return users * (1 + users / 50) if spec.representation == "likelihood" else float(users)
     if spec.training is None:
         return float(users * _SESSIONS)
     epochs = spec.training.epochs
     if spec.purpose == "train":
         validation = epochs * _SESSIONS if spec.training.early_stopping else 0
         return float(users * (validation + epochs * 2 * _SESSIONS / 3))
+    if spec.purpose == "adapt_from_few":
+        every = [*spec.exchange_counts, _EXCHANGES]
+        return float(users * ((len(every) + 1) * _SESSIONS + epochs * sum(every) / 9))
     decoded = _SESSIONS * (2 if spec.swapped_control else 1)
     return float(users * (decoded + epochs * (spec.training.examples or _SESSIONS) / 9))

@@ -38,6 +38,17 @@ class SharedTraining(Frozen):
 
     lora: TrainingConfig = SHARED
     prefix: TrainingConfig = SHARED
+    lora_from: str | None = None
+    """A PEFT folder that serves as the all-persona LoRA, instead of training one."""
+    prefix_from: str | None = None
+    """A PEFT folder that serves as the all-persona prefix, instead of training one."""
+
+
+class ClusterTraining(Frozen):
+    """Training of adapters per cluster, from the all-persona one; an example is a session."""
+
+    lora: TrainingConfig = SHARED
+    prefix: TrainingConfig = SHARED
 
 
 class PersonalTraining(Frozen):
@@ -45,6 +56,27 @@ class PersonalTraining(Frozen):
 
     lora: TrainingConfig = PERSONAL
     prefix: TrainingConfig = PERSONAL
+
+
+class FewShotSettings(Frozen):
+    """The arm without training: own exchanges in the prompt."""
+
+    examples: int = Field(10, ge=1)
+    """Online examples that are offered; as many of the newest as fit the prompt are shown."""
+
+
+class ColdWarmSettings(Frozen):
+    """Cold against warm start: adapters from a user's first exchanges."""
+
+    exchanges: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = (
+        1,
+        2,
+        4,
+        8,
+    )
+    """Numbers of first exchanges beside none and all, which are always there."""
+    warm_users: int = Field(12, ge=0)
+    """Warm users beside the cold-start ones: the first in order, so that the cost is bounded."""
 
 
 class StatisticsSettings(Frozen):
@@ -67,7 +99,10 @@ class Settings(Frozen):
     lora: LoraConfig = LoraConfig()
     prefix: PrefixConfig = PrefixConfig()
     shared: SharedTraining = SharedTraining()
+    cluster: ClusterTraining = ClusterTraining()
     personal: PersonalTraining = PersonalTraining()
+    few_shot: FewShotSettings = FewShotSettings()
+    cold_warm: ColdWarmSettings = ColdWarmSettings()
     block_users: int = Field(12, ge=2)
     """Users that are trained and decoded together. In the settings and not found by a probe,
     because the composition of passes moves float32 results."""

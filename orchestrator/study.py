@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 from data.catalog import resolve_source
 from data.manifest import Prepared, load_prepared
+from orchestrator.adopted import adopted_sha256, bring_adopted
 from orchestrator.cluster import RaySession, ray_session
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
@@ -92,8 +93,11 @@ def check_request(request: Request) -> Placement:
     known = remembered_facts(settings.model, settings.prompt, workspace=request.workspace.root)
     if known is None:
         from tasks.base_model import check_model_exists
+        from tasks.encoder import check_encoder_exists
 
         check_model_exists(settings.model)
+        check_encoder_exists(settings.evaluation.encoder)
+    adopted_sha256(settings)
     if not request.fresh:
         check_frozen(request.workspace, settings)
     return place(request.machine, threads=settings.threads, gpu_fraction=request.gpu_fraction)
@@ -119,6 +123,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
             ray = _Ray(request, screen, stack, stop)
             prepared = _prepared(request, ray, screen)
             facts, model = find_facts(request, prepared)
+            bring_adopted(request.settings, request.workspace.places(), base=model.model_sha256)
             plan = make_plan(request.settings, study=request.study, facts=facts)
             started = True
             run = _Run(request, plan, placement, screen, stop, StatusFile(root, study=plan.study))
@@ -191,9 +196,12 @@ def find_facts(request: Request, prepared: Prepared) -> tuple[Facts, ModelFacts]
         data_sha256=prepared.data_sha256,
         items_sha256=prepared.items_sha256,
         users=prepared.users,
+        cold_start_users=prepared.cold_start_users,
         model_sha256=model.model_sha256,
         template_sha256=model.template_sha256,
         dtype=resolved_dtype(settings.model, gpus=request.machine.gpus),
+        clusters_sha256=prepared.clusters_sha256,
+        adopted_sha256=adopted_sha256(settings),
     )
     return facts, model
 

@@ -14,6 +14,11 @@ from ray.tune import PlacementGroupFactory, Trainable
 from orchestrator.worker import NO_METRIC, CellReport, Places, Worker
 from tasks.cell import CellSpec
 
+
+class OutOfMemoryError(RuntimeError):
+    """A cell did not fit; Tune starts its trial again on another actor, with smaller passes."""
+
+
 NOTHING = CellReport(cell_id="", ok=True, staging="", error="", macro=NO_METRIC, seconds=0.0)
 
 
@@ -70,7 +75,17 @@ class PersonalizationTrial(Trainable):
         staging = self._places.staging / f"{cell_id}-{self._attempt}-{self.trial_id}"
         # A retry of this trial may find what its killed predecessor left.
         shutil.rmtree(staging, ignore_errors=True)
-        report = self._worker_for(self.config).run(cell_id, spec, staging=staging)
+        retry = self._places.staging / f"{cell_id}-{self._attempt}.smaller"
+        smaller = retry.exists()
+        report = self._worker_for(self.config).run(
+            cell_id, spec, staging=staging, smaller_passes=smaller
+        )
+        if report.out_of_memory and not smaller:
+            # Allocators keep what they took, so this process is not the one to try again.
+            retry.parent.mkdir(parents=True, exist_ok=True)
+            retry.touch()
+            raise OutOfMemoryError(report.error)
+        retry.unlink(missing_ok=True)
         return _result(report, environment=self._worker_for(self.config).environment(), done=False)
 
     def _take(self, config: dict[str, Any]) -> None:

@@ -6,23 +6,25 @@ next but what is frozen: base model, encoder.
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.cell import CellSpec
+from tasks.cell import CellSpec, with_smaller_passes
 from tasks.config import ModelConfig, PromptConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from data.schema import UserData
+    from tasks.adapters.bank import AdapterState
     from tasks.base_model import BaseModel
     from tasks.encoder import Encoder
 
@@ -39,6 +41,17 @@ class Places:
     ledger: Path
     staging: Path
 
+    @property
+    def adopted(self) -> Path:
+        """Adapters that were trained elsewhere, by the hash of their PEFT folders."""
+        return self.ledger.parent / "adopted"
+
+    def adapters(self, spec: CellSpec) -> Path | None:
+        """The adapters that a cell starts from."""
+        if spec.adopted_sha256 is not None:
+            return self.adopted / f"{spec.adopted_sha256}.safetensors"
+        return None if spec.parent is None else self.ledger / spec.parent / ADAPTERS_FILE
+
 
 @dataclass(frozen=True, slots=True)
 class CellReport:
@@ -54,12 +67,15 @@ class CellReport:
     error: str
     macro: float
     seconds: float
+    out_of_memory: bool = False
 
 
 class Worker(Protocol):
     """Anything that runs cells one after another."""
 
-    def run(self, cell_id: str, spec: CellSpec, *, staging: Path) -> CellReport:
+    def run(
+        self, cell_id: str, spec: CellSpec, *, staging: Path, smaller_passes: bool = False
+    ) -> CellReport:
         """Run one cell and write its files into ``staging``."""
         ...
 
@@ -76,14 +92,20 @@ class CellWorker:
         self._base: tuple[tuple[ModelConfig, PromptConfig], BaseModel] | None = None
         self._encoder: Encoder | None = None
 
-    def run(self, cell_id: str, spec: CellSpec, *, staging: Path) -> CellReport:
-        """Run one cell; an error of any kind becomes a report with its traceback."""
+    def run(
+        self, cell_id: str, spec: CellSpec, *, staging: Path, smaller_passes: bool = False
+    ) -> CellReport:
+        """Run one cell; an error of any kind becomes a report with its traceback.
+
+        ``smaller_passes``: with half the tokens per pass, because the cell did not fit before.
+        """
         began = time.perf_counter()
         try:
-            macro = self._run(spec, staging)
-        except Exception:
-            error = traceback.format_exc()
-            return CellReport(cell_id, False, "", error, NO_METRIC, time.perf_counter() - began)
+            macro = self._run(spec, staging, smaller_passes=smaller_passes)
+        except Exception as error:
+            text, seconds = traceback.format_exc(), time.perf_counter() - began
+            full = is_out_of_memory(error)
+            return CellReport(cell_id, False, "", text, NO_METRIC, seconds, out_of_memory=full)
         seconds = time.perf_counter() - began
         return CellReport(cell_id, True, str(staging), "", macro, seconds)
 
@@ -99,7 +121,7 @@ class CellWorker:
             found["device"] = torch.cuda.get_device_name()
         return found | {name: _version(name) for name in ("torch", "transformers", "ray")}
 
-    def _run(self, spec: CellSpec, staging: Path) -> float:
+    def _run(self, spec: CellSpec, staging: Path, *, smaller_passes: bool) -> float:
         import torch
 
         from data.shards import read_users
@@ -108,19 +130,35 @@ class CellWorker:
 
         torch.set_num_threads(spec.threads)
         users: list[UserData] = read_users(self.places.shards, spec.users)
-        parent = None
-        if spec.parent is not None:
-            parent = load_state(self.places.ledger / spec.parent / ADAPTERS_FILE)
+        start = self.places.adapters(spec)
+        parent = self._per_user_adapters(spec) if start is None else load_state(start)
         outcome = run_cell(
-            spec,
+            with_smaller_passes(spec) if smaller_passes else spec,
             users=users,
             base=self._base_for(spec),
             encoder=self._encoder_for(spec),
             parent=parent,
         )
+        if smaller_passes:
+            # The cell is what was asked for; how it had to be run stands beside it.
+            outcome = replace(outcome, spec=spec, counts=outcome.counts | {"smaller_passes": 1})
         write_outcome(outcome, staging)
         best = max((row["val_rouge_l"] for row in outcome.curve), default=NO_METRIC)
         return best if outcome.items is None else macro_rouge_l(outcome.items)
+
+    def _per_user_adapters(self, spec: CellSpec) -> AdapterState | None:
+        """The well-trained adapters of all parent cells, blocks in order; None without any."""
+        from tasks.adapters.peft_io import load_state
+        from tasks.identify import joined
+
+        states = []
+        for name in spec.parents:
+            folder = self.places.ledger / name
+            record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+            good = [slot["slot"] for slot in record["slots"] if slot["status"] == "ok"]
+            if good:
+                states.append(load_state(folder / ADAPTERS_FILE, slots=good))
+        return joined(states)
 
     def _base_for(self, spec: CellSpec) -> BaseModel:
         from tasks.base_model import load_base
@@ -139,10 +177,27 @@ class CellWorker:
         return self._encoder
 
 
+OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether the device's memory was full; torch has a class for GPUs and only words for CPUs."""
+    if error is None:
+        return False
+    words = str(error).lower()
+    known = isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in words for text in OUT_OF_MEMORY_WORDS)
+    )
+    return known or is_out_of_memory(error.__cause__)
+
+
 def macro_rouge_l(items: pd.DataFrame) -> float:
-    """Mean over users of the mean over their items, under the own adapter."""
+    """Mean over users of the mean over their items, under the own adapter.
+
+    ``NO_METRIC`` also where every user is scored after several numbers of exchanges.
+    """
     own = items[items["control"] == "own"]
-    if own.empty:
+    if own.empty or "exchanges" in own:
         return NO_METRIC
     return float(own.groupby("user_id")["rouge_l"].mean().mean())
 

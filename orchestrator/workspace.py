@@ -131,6 +131,8 @@ def write_configs(
             "model_sha256": facts.model_sha256,
             "template_sha256": facts.template_sha256,
             "dtype": facts.dtype,
+            "clusters_sha256": facts.clusters_sha256,
+            "adopted_sha256": dict(facts.adopted_sha256),
             "users": len(facts.users),
         },
     }
@@ -140,11 +142,14 @@ def write_configs(
     for arm in study.arms:
         own: dict[str, Any] = {"arm": arm.name, "grouping": arm.grouping, "start": arm.start}
         specs = [cell.spec for cell in plan.cells if cell.arm == arm.name]
+        if not specs:  # There may be no cold-start users.
+            continue
         trained = next((spec for spec in specs if spec.training is not None), specs[0])
         dumped = trained.model_dump(mode="json")
-        own |= {name: dumped[name] for name in ("adapter", "training", "swapped_control")}
+        names = ("adapter", "training", "swapped_control", "few_shot_examples", "exchange_counts")
+        own |= {name: dumped[name] for name in (*names, "adopted_sha256")}
         own["seeds"] = sorted({spec.seed for spec in specs})
-        name = BASELINE_CONFIG if arm.grouping == "none" else arm.name
+        name = BASELINE_CONFIG if arm.name == "baseline" else arm.name
         write_json(workspace.configs / f"{name}.json", own | common, depth=3)
 
 

@@ -9,10 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from results.cold_warm import ColdWarm, compare_starts
 from results.comparison import disagreement, noted
-from results.contrasts import BASELINE, Contrast, arm_order, declared_contrasts, is_per_user
+from results.contrasts import (
+    BASELINE,
+    FEW_SHOT,
+    Contrast,
+    arm_order,
+    declared_contrasts,
+    is_gated,
+    is_per_user,
+)
 from results.drift import Drift, drift_against_gain
 from results.effect_sizes import cliffs_delta, helped_tied_hurt
+from results.gate import Gate, gate_choices, gate_outcome, gated_scores
 from results.item_tables import reliability_table
 from results.paired_tests import sign_test
 from results.pairing import CollectedTables, Paired, pair_up, scored_split, wide_scores
@@ -61,8 +71,9 @@ class Analysis:
     user_id, lift, noise_band (NaN with one seed); ``slices`` contrast, slice, mean_lift, ci_low,
     ci_high, n_users of the primary metric; ``clusters`` contrast, cluster, n_users, mean_lift,
     low, high, passes, note, worst cluster first; ``missing`` arm, contrast, metric, seed,
-    user_id, reason; ``reliability`` how well items tell users apart. ``arms`` and ``users`` are
-    those with scores.
+    user_id, reason; ``reliability`` how well items tell users apart; ``cold_warm`` what stands
+    beside the arms: scores of users cold and warm after few exchanges; ``gate`` whose adapter the
+    no-harm gate kept. ``arms`` and ``users`` are those with scores.
     """
 
     comparisons: pd.DataFrame
@@ -73,6 +84,8 @@ class Analysis:
     missing: pd.DataFrame
     drift: Drift
     reliability: pd.DataFrame
+    cold_warm: ColdWarm
+    gate: Gate
     contrasts: tuple[Contrast, ...]
     arms: tuple[str, ...]
     users: tuple[str, ...]
@@ -126,7 +139,13 @@ def analyze(
     Raises:
         RecordError: There are no scores at all, or two values for one arm, seed, user and metric.
     """
-    split, whole = scored_split(collected.table)
+    direction = collected.metrics.get(primary_metric)
+    choices = gate_choices(
+        collected.table,
+        primary_metric,
+        higher_is_better=direction is None or direction.higher_is_better,
+    )
+    split, whole = scored_split(gated_scores(collected.table, choices))
     scores = wide_scores(whole[whole["slice"] == "all"])
     if not scores:
         raise RecordError("No scores were collected; run a study first, then report.")
@@ -167,7 +186,14 @@ def analyze(
             seed=seed,
             resamples=resamples,
         ),
-        reliability=reliability_table(collected, arms, metric=primary_metric, seed=seed),
+        reliability=reliability_table(
+            collected,
+            [arm for arm in arms if not is_gated(arm)],
+            metric=primary_metric,
+            seed=seed,
+        ),
+        gate=gate_outcome(collected, choices, primary_metric, seed=seed),
+        cold_warm=compare_starts(collected.few, seed=seed, resamples=resamples),
         contrasts=contrasts,
         arms=arms,
         users=tuple(sorted({str(user) for frame in scores.values() for user in frame.index})),
@@ -287,5 +313,5 @@ def _with_seed_intervals(
 def _seeds_nest(contrast: Contrast) -> bool:
     """Whether a seed moves each user alone; a shared adapter on either side moves all at once."""
     return is_per_user(contrast.arm) and (
-        is_per_user(contrast.reference) or contrast.reference == BASELINE
+        is_per_user(contrast.reference) or contrast.reference in (BASELINE, FEW_SHOT)
     )

@@ -101,8 +101,14 @@ def _persona(facts: Facts) -> Checkpoint:
     found = facts.get("persona_prediction")
     if not found:
         return _not_run(stage, "persona prediction was not part of this study")
-    told = f"accuracy {number(found['accuracy'])}, lower bound {number(found['low'])}, "
-    return _check(stage, found["low"] > found["chance"], told + f"chance {found['chance']:.4f}")
+    bar = max(found["chance"], found.get("null_99", found["chance"]))
+    told = (
+        f"accuracy {number(found['accuracy'])}, lower bound {number(found['low'])}, chance "
+        f"{found['chance']:.4f}"
+    )
+    if "null_99" in found:
+        told += f", 99th percentile under permuted labels {number(found['null_99'])}"
+    return _check(stage, found["low"] > found["chance"] and found["accuracy"] > bar, told)
 
 
 def _outputs(analysis: Analysis, figures: Sequence[Figure]) -> Checkpoint:

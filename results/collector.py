@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from results.cold_warm import PURPOSE as FROM_FEW
+from results.cold_warm import few_scores, joined
 from results.ledger import Ledger
-from results.record import MetricInfo, Record, RecordError, SlotRecord
+from results.record import ARM_PURPOSES, GATE_SPLIT, MetricInfo, Record, RecordError, SlotRecord
 from results.score_table import SWAPPED, ScoreTable, metrics_of
 
 ITEMS_FILE = "items.parquet"
@@ -27,6 +29,8 @@ EVERY_SLICE_SCORES = 20_000_000
 SLICED_METRIC = "rouge_l"
 EVERYBODY = "all"
 """Stands for the users of a shared adapter."""
+WHOLE_STUDY = ("train", "adopt", "identify")
+"""Purposes of cells that are about all users at once."""
 MISSING_COLUMNS = ["arm", "seed", "user_id", "reason"]
 SLOT_COLUMNS = [
     *("arm", "seed", "user_id", "status", "reason", "steps", "examples", "trained_tokens"),
@@ -63,6 +67,7 @@ class Collected:
         records: the records behind all this, by cell id, without what is in ``slots`` and
             ``curves``.
         ledger: where they and their items are.
+        few: scores after few exchanges, of users cold and warm: ``cold_warm.SCORE_COLUMNS``.
     """
 
     table: pd.DataFrame
@@ -72,6 +77,7 @@ class Collected:
     metrics: Mapping[str, MetricInfo]
     records: Mapping[str, Record]
     ledger: Ledger
+    few: pd.DataFrame
 
     def items(
         self,
@@ -127,22 +133,31 @@ def collect(ledger: Ledger, expected: Sequence[ExpectedCell]) -> Collected:
             missing.cell(cell, failures)
             continue
         slots.add(record)
-        missing.slots(record)
+        # Who cannot pass the gate falls back, and is not missing.
+        if record.split != GATE_SPLIT:
+            missing.slots(record)
         curves += [{"arm": record.arm, "seed": record.seed, **row} for row in record.curve]
         # Of 100,000 users the tracks of every step would be most of the memory.
         records[cell.cell_id] = record.model_copy(update={"slots": (), "curve": ()})
-    scored = [record for record in records.values() if ITEMS_FILE in record.files]
+    scored = [
+        record
+        for record in records.values()
+        if ITEMS_FILE in record.files and record.purpose in ARM_PURPOSES
+    ]
     check_comparable(scored)
     metrics = metrics_of(scored)
     table = ScoreTable(list(metrics), sliced_metrics=_sliced(scored, metrics))
     for record in records.values():
+        if record.purpose not in ARM_PURPOSES:
+            continue
         if ITEMS_FILE in record.files:
             found = table.add(record, ledger.path(record.cell_id, ITEMS_FILE))
         elif record.purpose == "train":
             continue
         else:
             found = {}
-        missing.items(record, found)
+        if record.split != GATE_SPLIT:
+            missing.items(record, found)
     return Collected(
         table=table.frame(),
         slots=slots.frame(),
@@ -151,6 +166,13 @@ def collect(ledger: Ledger, expected: Sequence[ExpectedCell]) -> Collected:
         metrics=metrics,
         records=records,
         ledger=ledger,
+        few=joined(
+            [
+                few_scores(record, ledger.path(record.cell_id, ITEMS_FILE))
+                for record in records.values()
+                if record.purpose == FROM_FEW and ITEMS_FILE in record.files
+            ]
+        ),
     )
 
 
@@ -225,7 +247,7 @@ class MissingRows:
     def cell(self, cell: ExpectedCell, failures: Mapping[str, Mapping[str, Any]]) -> None:
         """A cell without a record."""
         reason = _why(cell.cell_id, failures)
-        for user in (EVERYBODY,) if cell.purpose == "train" else cell.users:
+        for user in (EVERYBODY,) if cell.purpose in WHOLE_STUDY else cell.users:
             self._add(cell.arm, cell.seed, cell.split, user, reason)
 
     def slots(self, record: Record) -> None:

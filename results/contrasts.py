@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 BASELINE = "baseline"
+FEW_SHOT = "few_shot"
 SWAPPED = "_swapped"
-Question = Literal["adapted", "personal", "personal_step", "cluster_step", "adapter"]
+GATED = "_gated"
+Question = Literal[
+    "adapted", "personal", "personal_step", "prompted", "cluster_step", "gate", "adapter"
+]
 
 QUESTIONS: dict[Question, str] = {
     "personal": "own adapter against another user's: the personal part",
     "adapted": "adapted against the unadapted baseline",
     "personal_step": "per-user adapter against the one that all users share",
+    "prompted": "adapter trained on the user's own exchanges against the same exchanges in the "
+    "prompt",
     "cluster_step": "cluster adapter against the coarser or finer one",
+    "gate": "own adapter where it gains on validation, else the shared one",
     "adapter": "LoRA against prefix",
 }
 PRIMARY_RULE = (
@@ -45,7 +52,20 @@ def is_swapped(arm: str) -> bool:
 
 def is_per_user(arm: str) -> bool:
     """Whether each user of the arm has an adapter of their own (then seeds nest in users)."""
-    return arm.removesuffix(SWAPPED).endswith("_user")
+    return arm.removesuffix(SWAPPED).removesuffix(GATED).endswith("_user")
+
+
+def is_gated(arm: str) -> bool:
+    """Whether the arm is another one behind the no-harm gate."""
+    return arm.endswith(GATED)
+
+
+def gate_fallback(arm: str) -> str | None:
+    """The arm whose adapter a user falls back to where the own one does not gain."""
+    for end, shared in (("_cluster_user", "_cluster"), ("_per_user", "_all")):
+        if arm.endswith(end):
+            return arm.removesuffix(end) + shared
+    return None
 
 
 def is_all_persona(arm: str) -> bool:
@@ -54,11 +74,11 @@ def is_all_persona(arm: str) -> bool:
 
 
 def arm_order(arm: str) -> tuple[int, str]:
-    """Sorting key of arms: baseline, shared, cluster, per user, each before its control."""
-    plain = arm.removesuffix(SWAPPED)
+    """Sorting key of arms: untrained, shared, cluster, per user, each before its control."""
+    plain = arm.removesuffix(SWAPPED).removesuffix(GATED)
     ends = ("_all", "_cluster", "_per_user", "_cluster_user")
-    place = next((at for at, end in enumerate(ends, start=1) if plain.endswith(end)), 9)
-    return (0 if arm == BASELINE else place), arm
+    place = next((at for at, end in enumerate(ends, start=2) if plain.endswith(end)), 9)
+    return {BASELINE: 0, FEW_SHOT: 1}.get(arm, place), arm
 
 
 def declared_contrasts(arms: Sequence[str]) -> list[Contrast]:
@@ -66,7 +86,8 @@ def declared_contrasts(arms: Sequence[str]) -> list[Contrast]:
 
     A partner that the study lacks (``lora_all`` of ``lora_per_user``, the baseline) is declared
     all the same, so that its absence is reported rather than passed over. LoRA is compared with
-    prefix only where both are there, because a study may be about one of them.
+    prefix only where both are there, because a study may be about one of them; so it is with the
+    own exchanges in the prompt.
     """
     own = sorted((arm for arm in arms if arm != BASELINE and not is_swapped(arm)), key=arm_order)
     found: list[Contrast] = []
@@ -75,6 +96,12 @@ def declared_contrasts(arms: Sequence[str]) -> list[Contrast]:
             found.append(_contrast(arm, arm + SWAPPED, "personal", primary=True))
     found += [_contrast(arm, BASELINE, "adapted", primary=is_all_persona(arm)) for arm in own]
     found += [step for arm in own for step in _steps(arm, arms)]
+    if FEW_SHOT in own:
+        found += [
+            _contrast(arm, FEW_SHOT, "prompted")
+            for arm in own
+            if is_per_user(arm) and not is_gated(arm)
+        ]
     found += [
         _contrast(arm, prefix, "adapter")
         for arm in own
@@ -86,6 +113,10 @@ def declared_contrasts(arms: Sequence[str]) -> list[Contrast]:
 
 def _steps(arm: str, arms: Sequence[str]) -> list[Contrast]:
     """The arm against the next coarser grouping of the same adapter."""
+    if is_gated(arm):
+        plain = arm.removesuffix(GATED)
+        references = [gate_fallback(plain), plain]
+        return [_contrast(arm, reference, "gate") for reference in references if reference]
     if arm.endswith("_per_user"):
         stem = arm.removesuffix("_per_user")
         steps = [_contrast(arm, f"{stem}_all", "personal_step", primary=True)]

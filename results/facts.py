@@ -11,12 +11,13 @@ from results.document import Section
 class Facts(TypedDict, total=False):
     """All optional; what is not given is told as not recorded, never guessed.
 
-    ``stages`` names the stages that were run (``prepare, baseline, global, per_persona, cluster,
-    cold_start, persona_prediction, ablation``). ``splits_valid`` and ``splits_detail`` come from
-    the validation of the split; ``baseline_repeat`` is the largest difference between two runs of
-    the baseline. ``persona_prediction`` has ``accuracy, low, high, chance`` and, with adaptation,
-    ``difference, difference_low, difference_high``. ``sections`` replaces the blocks of a section
-    by key: ``cold_warm``, ``persona_prediction``, ``ablations``, ``clusters``.
+    ``stages`` names the stages that were run (``prepare, baseline, few_shot, global, per_persona,
+    cluster, cold_start, persona_prediction, ablation``). ``splits_valid`` and ``splits_detail``
+    come from the validation of the split; ``baseline_repeat`` is the largest difference between two
+    runs of the baseline. ``persona_prediction`` has ``accuracy, low, chance, null_99`` and, with
+    adaptation, ``difference, difference_low, difference_high``. ``few_shot`` has ``offered``
+    (exchanges per user) and ``shown`` (mean per item). ``sections`` replaces the blocks of a
+    section by key: ``cold_warm``, ``persona_prediction``, ``ablations``, ``clusters``.
     """
 
     study: str
@@ -41,5 +42,6 @@ class Facts(TypedDict, total=False):
     splits_detail: str
     baseline_repeat: float
     persona_prediction: Mapping[str, float]
+    few_shot: Mapping[str, float]
     sections: Mapping[str, Section]
     finished_utc: str

@@ -30,6 +30,7 @@ BLUE, VERMILLION, PURPLE, GRAY = "#0072b2", "#d55e00", "#cc79a7", "#8c959f"
 HELPED, TIED, HURT = BLUE, GRAY, VERMILLION
 _ARMS = {
     "baseline": GRAY,
+    "few_shot": GREEN,
     "prefix_all": ORANGE,
     "lora_all": SKY,
     "prefix_cluster": YELLOW,

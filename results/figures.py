@@ -11,8 +11,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure as Canvas
 
-from results import figure_scores, figure_training, figure_users
+from results import figure_cold_warm, figure_scores, figure_training, figure_users
 from results.analysis import Analysis
+from results.cold_warm import MIN_USERS, STARTS
 from results.contrasts import BASELINE, is_all_persona, is_per_user, is_swapped
 from results.figure_style import Figure, house_style, save
 from results.files import write_atomic
@@ -41,6 +42,8 @@ class Drawing:
     draw: Callable[[Analysis, CollectedTables], Canvas | None]
     text: str
     interval: str
+    size: Callable[[Analysis], str] | None = None
+    """n in words where the figure shows others than the arms' users."""
 
 
 def _all_arms(analysis: Analysis) -> list[str]:
@@ -196,6 +199,17 @@ FIGURES: dict[str, Drawing] = {
         "as the items' noise says (empirical Bayes).",
         interval="95 % percentile bootstrap over users of Spearman's rho, in the panel titles",
     ),
+    "cold_warm": Drawing(
+        title="Cold start against warm start",
+        folders=(PERSONAL, FINAL),
+        draw=lambda analysis, _: figure_cold_warm.cold_against_warm(analysis),
+        text="Mean over users after updates from their first exchanges; 0 is the all-persona "
+        "adapter. Cold-start users were held out of every shared stage. Thin lines are users.",
+        interval=f"{BOOTSTRAP}, each number of exchanges by itself; none below {MIN_USERS} users",
+        size=lambda analysis: " and ".join(
+            plural(analysis.cold_warm.n_users(start), f"{start}-start user") for start in STARTS
+        ),
+    ),
     "training_curves": Drawing(
         title="Training of the shared adapters",
         folders=(FINAL,),
@@ -266,7 +280,10 @@ def _write(canvas: Canvas, root: Path, folders: tuple[str, ...], name: str) -> t
 
 def _caption(drawing: Drawing, analysis: Analysis, *, command: str) -> str:
     """What is shown, n, the interval's kind, and the command that redraws it."""
-    size = f"n = {plural(len(analysis.users), 'user')}, {plural(analysis.n_seeds, 'seed')}"
+    users = plural(len(analysis.users), "user")
+    if drawing.size is not None:
+        users = drawing.size(analysis)
+    size = f"n = {users}, {plural(analysis.n_seeds, 'seed')}"
     return (
         f"{drawing.title}. {drawing.text} {size}, {analysis.split} items. "
         f"Interval: {drawing.interval}. Redraw: {command}"

@@ -114,6 +114,7 @@ class Ledger:
                 **_described(outcome),
                 cell_id=cell_id,
                 parent=self._parent(outcome["spec"]["parent"]),
+                parents=self._parents(outcome["spec"].get("parents", ())),
                 files=file_entries(staging),
                 attempt=staging.name,
                 attempts=attempts,
@@ -134,6 +135,18 @@ class Ledger:
         if parent is None or ADAPTERS_FILE not in parent.files:
             raise RecordError(f"parent cell {cell_id} is not in the ledger")
         return ParentRef(cell_id=cell_id, adapters_sha256=parent.files[ADAPTERS_FILE].sha256)
+
+    def _parents(self, cell_ids: Iterable[str]) -> tuple[ParentRef, ...]:
+        """Those with adapters; a block in which nobody got one is a parent without."""
+        found = []
+        for cell_id in cell_ids:
+            parent = self.load(cell_id)
+            if parent is None:
+                raise RecordError(f"parent cell {cell_id} is not in the ledger")
+            if ADAPTERS_FILE in parent.files:
+                digest = parent.files[ADAPTERS_FILE].sha256
+                found.append(ParentRef(cell_id=cell_id, adapters_sha256=digest))
+        return tuple(found)
 
     def fail(self, cell_id: str, *, spec: Mapping[str, Any], error: str, attempts: int) -> None:
         """Note a cell that failed, with its traceback; it runs again next time."""
@@ -226,8 +239,8 @@ class Ledger:
             elif record is not None:
                 if ADAPTERS_FILE in record.files:
                     adapters[record.cell_id] = record.files[ADAPTERS_FILE].sha256
-                if record.parent is not None:
-                    children.append((record.cell_id, record.parent))
+                used = [record.parent] if record.parent is not None else []
+                children += [(record.cell_id, parent) for parent in [*used, *record.parents]]
         return found + [
             f"cell {name}: its parent {parent.cell_id} is "
             + ("not in the ledger" if parent.cell_id not in adapters else "not the one it used")

@@ -35,6 +35,10 @@ class CollectedTables(Protocol):
         """What has no record: arm, seed, user_id or block, reason."""
 
     @property
+    def few(self) -> pd.DataFrame:
+        """Scores after few exchanges of cold and warm users: ``cold_warm.SCORE_COLUMNS``."""
+
+    @property
     def metrics(self) -> Mapping[str, MetricInfo]:
         """Direction, unit and title of each metric."""
 

@@ -9,6 +9,14 @@ from pydantic import BaseModel, ConfigDict
 SCHEMA_VERSION = 1
 
 
+ARM_PURPOSES = ("train", "evaluate", "personalize")
+"""Purposes of cells that belong to an arm; scores of others never meet the arms' scores."""
+
+
+GATE_SPLIT = "gate"
+"""The part of validation that the no-harm gate alone may look at."""
+
+
 class RecordError(ValueError):
     """A record that cannot be read or does not fit its files."""
 
@@ -59,13 +67,14 @@ class Record(Strict):
 
     ``spec`` is the canonical config whose hash is ``cell_id``. ``status`` is ``ok``, ``partial``
     (some slots failed) or ``failed``. Files: ``items.parquet`` (one row per item × control),
-    ``adapters.safetensors``, each optional.
+    ``adapters.safetensors``, ``scores.parquet`` and ``queries.jsonl`` (one row per query × way of
+    ranking), ``profiles.json``, each optional.
     """
 
     schema_version: Literal[1] = 1
     cell_id: str
     arm: str
-    purpose: Literal["train", "evaluate", "personalize"]
+    purpose: Literal["train", "evaluate", "personalize", "adapt_from_few", "adopt", "identify"]
     grouping: str
     adapter: str
     """``none``, ``lora`` or ``prefix``."""
@@ -76,6 +85,8 @@ class Record(Strict):
     error: str | None = None
     spec: dict[str, Any]
     parent: ParentRef | None = None
+    parents: tuple[ParentRef, ...] = ()
+    """Cells whose per-user adapters were used together; those without an adapter left out."""
     slots: tuple[SlotRecord, ...] = ()
     curve: tuple[dict[str, float], ...] = ()
     metrics: dict[str, MetricInfo] = {}

@@ -55,7 +55,10 @@ STATS_TABLES = ("comparisons", "macro", "lifts", "missing", "slices", "clusters"
 def write_stats(workspace: Path, analysis: Analysis) -> list[Path]:
     """Write the analysis' tables to ``results/stats/*.csv``, drift among them."""
     tables = {name: getattr(analysis, name) for name in STATS_TABLES}
+    tables |= {"gate": analysis.gate.choices, "gate_oracles": analysis.gate.oracles}
     tables |= {"drift": analysis.drift.users, "drift_correlations": analysis.drift.correlations}
+    if len(analysis.cold_warm.table):
+        tables["cold_warm"] = analysis.cold_warm.table
     folder = workspace / "results" / "stats"
     return [write_csv(folder / f"{name}.csv", frame) for name, frame in tables.items()]
 

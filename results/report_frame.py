@@ -7,7 +7,14 @@ from typing import Any
 
 from results.analysis import Analysis
 from results.checkpoints import Checkpoint
-from results.contrasts import BASELINE, PRIMARY_RULE, is_all_persona, is_per_user, is_swapped
+from results.contrasts import (
+    BASELINE,
+    FEW_SHOT,
+    PRIMARY_RULE,
+    is_all_persona,
+    is_per_user,
+    is_swapped,
+)
 from results.decisions import Decision
 from results.document import (
     Block,
@@ -101,6 +108,8 @@ def _splits(facts: Facts) -> tuple[str, ...]:
 def _arm_row(arm: str) -> tuple[str, ...]:
     if arm == BASELINE:
         return arm_title(arm), arm, "nothing is adapted", "base"
+    if arm == FEW_SHOT:
+        return arm_title(arm), arm, "nothing is trained: own exchanges in the prompt", "base"
     if is_swapped(arm):
         return arm_title(arm), arm, "each user under another user's adapter", "control"
     if is_all_persona(arm):
@@ -122,10 +131,26 @@ def _evaluation(analysis: Analysis, facts: Facts) -> tuple[str, ...]:
         + (f" ({_one_line(decoding)})." if decoding else "; decoding: not recorded."),
         f"Model: {facts.get('model', UNKNOWN)}, revision "
         f"{facts.get('model_revision', UNKNOWN)}. Prompt: {facts.get('prompt', UNKNOWN)}",
+        *_few_shot(analysis, facts),
         f"Changes to the prompt after the validation run: {'; '.join(changes) or 'none recorded'}.",
         f"Metrics: {', '.join(title_of(analysis, m) for m in analysis.headline())}. A user's "
         "score is the mean over the user's items; items with nothing to score are left out and "
         "counted.",
+    )
+
+
+def _few_shot(analysis: Analysis, facts: Facts) -> tuple[str, ...]:
+    """What the few-shot prompts show, where the study has that arm."""
+    if FEW_SHOT not in analysis.arms:
+        return ()
+    found = facts.get("few_shot")
+    told = "how many fit was not recorded"
+    if found:
+        told = f"{number(found['shown'], digits=1)} of {found['offered']:.0f} fit on average"
+    return (
+        f"{arm_title(FEW_SHOT)}: before the session's messages, which are never cut for them, "
+        "stand the exchanges that the user's own adapter is trained on, as earlier turns, newest "
+        f"last; the newest that fit the cap are shown ({told}).",
     )
 
 
@@ -192,9 +217,10 @@ def _trade_offs(analysis: Analysis, facts: Facts) -> tuple[str, ...]:
             continue
         ends = interval(*bounds(row), signed=True)
         cost = f"{len(analysis.users):,} adapters" if is_per_user(arm) else "one adapter"
+        cost = "longer prompts and no adapter" if arm == FEW_SHOT else cost
         if arm.endswith("_cluster"):
             cost = "one adapter per cluster"
-        kind = "signs" if analysis.n_seeds < 2 else "outside the noise band"
+        kind = "signs" if int(row["n_seeds"]) < 2 else "outside the noise band"
         told.append(
             f"{arm_title(arm)}: {number(row['mean_lift'], signed=True)} {ends} over the baseline "
             f"for {cost}; {row['hurt']} of {row['n_users']} users hurt ({kind}; 95 % interval "
@@ -219,6 +245,11 @@ def limitations(analysis: Analysis) -> Section:
         "Few items per user make a single user's number unreliable; see the reliability table "
         "before ranking users.",
     ]
+    if FEW_SHOT in analysis.arms:
+        items.append(
+            "The few-shot prompt asks what this base model makes of examples in its prompt; small "
+            "models often make little of them, larger ones more."
+        )
     items += [f"{trust[0].upper()}{trust[1:]}."] if trust else []
     future = (
         "Meta-learning: train the shared adapter so that a few steps of micro-update help most, "

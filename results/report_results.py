@@ -15,6 +15,7 @@ from results.contrasts import (
 from results.document import Block, Bullets, Heading, Section, Shown, Text, records
 from results.facts import Facts
 from results.figure_style import Figure
+from results.report_cold_warm import cold_warm_blocks
 from results.report_tables import contrast_table, macro_table, measure, reliability_table, title_of
 from results.wording import (
     arm_title,
@@ -66,7 +67,7 @@ def summary_section(analysis: Analysis, advice: Sequence[str]) -> Section:
         blocks.append(Bullets(items=leading))
     else:
         blocks.append(not_run("A per-user arm with its swapped control", "per_persona"))
-    rest = findings(analysis, asked(analysis, "personal_step", "adapted"))
+    rest = findings(analysis, asked(analysis, "personal_step", "prompted", "adapted"))
     blocks += [Bullets(items=rest)] if rest else []
     blocks += [Heading(text="Recommendation"), Bullets(items=tuple(advice))]
     trust = caution(len(analysis.users), analysis.n_seeds)
@@ -83,9 +84,10 @@ def results_section(
         *_macro(analysis, figures),
         *_distribution(analysis, figures),
         *_groups(analysis, figures, facts),
+        *_gate(analysis),
         *_stability(analysis, figures),
         Heading(text="Cold start against warm start"),
-        *_given(facts, "cold_warm", not_run("Cold against warm start", "full")),
+        *_cold_warm(analysis, facts, figures),
         *_ablations(facts),
         Heading(text="Replies before and after"),
         *shown(figures, "before_after"),
@@ -97,6 +99,11 @@ def results_section(
 def _given(facts: Facts, key: str, otherwise: Block) -> list[Block]:
     section = facts.get("sections", {}).get(key)
     return list(section.blocks) if section else [otherwise]
+
+
+def _cold_warm(analysis: Analysis, facts: Facts, figures: Mapping[str, Figure]) -> list[Block]:
+    blocks = cold_warm_blocks(analysis, figures)
+    return blocks or _given(facts, "cold_warm", not_run("Cold against warm start", "per_persona"))
 
 
 def _ablations(facts: Facts) -> list[Block]:
@@ -172,6 +179,30 @@ def _groups(analysis: Analysis, figures: Mapping[str, Figure], facts: Facts) -> 
     if not any("cluster" in arm for arm in analysis.arms):
         blocks.append(not_run("An arm with adapters per cluster", "cluster"))
     return blocks + _given_only(facts, "clusters")
+
+
+def _gate(analysis: Analysis) -> list[Block]:
+    """Whose adapter the no-harm gate kept, and what picking with hindsight would have brought."""
+    if not len(analysis.gate.oracles):
+        return []
+    told = []
+    for row in records(analysis.gate.oracles):
+        seed = f", seed {row['seed']}" if analysis.n_seeds > 1 else ""
+        chance = number(row["null_high"], signed=True)
+        told.append(
+            f"{arm_title(str(row['arm']))}{seed}: kept for {row['kept']} of {row['n_users']} users; "
+            f"mean lift over {arm_title(str(row['fallback']))} "
+            f"{number(row['gated_lift'], signed=True)} behind the gate, "
+            f"{number(row['own_lift'], signed=True)} without it. Picking each user's better adapter "
+            f"with hindsight gains {number(row['oracle_gain'], signed=True)} over the better arm "
+            f"for all; noise alone gains up to {chance} (95 % of permutations)."
+        )
+    text = (
+        "A user's adapter is kept only where it beats the shared one on validation exchanges that "
+        "nothing else has used; the others fall back to the shared one. Who kept theirs is in "
+        "results/stats/gate.csv."
+    )
+    return [Heading(text="No-harm gate"), Text(text=text), Bullets(items=tuple(told))]
 
 
 def _given_only(facts: Facts, key: str) -> list[Block]:

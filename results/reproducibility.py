@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from results.cold_warm import PURPOSE as COLD_WARM
 from results.collector import Collected
 from results.files import write_atomic
 from results.record import Record
@@ -101,10 +102,16 @@ def _seeds(records: Sequence[Record]) -> str:
     )
 
 
+def _stage(record: Record) -> str:
+    if record.purpose == COLD_WARM:
+        return "cold against warm"
+    return "few-shot" if record.spec.get("few_shot_examples") else STAGE_OF[record.grouping]
+
+
 def _times(records: Sequence[Record], facts: ReproducibilityFacts) -> str:
     stages: dict[str, float] = {}
     for record in records:
-        stage = STAGE_OF[record.grouping]
+        stage = _stage(record)
         stages[stage] = stages.get(stage, 0.0) + record.seconds.get("total", 0.0)
     rows = [(stage, f"{seconds:.0f} s of trials") for stage, seconds in stages.items()]
     if facts.prepare_seconds is not None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from results.contrasts import SWAPPED
+from results.contrasts import GATED, SWAPPED
 
 Row = Mapping[str, Any] | pd.Series
 Verdict = Literal[
@@ -30,17 +30,20 @@ _GROUPS = {
     "_cluster": "Per-cluster",
     "_all": "All-persona",
 }
-_ADAPTERS = {"lora": "LoRA", "prefix": "prefix"}
+ADAPTERS = {"lora": "LoRA", "prefix": "prefix"}
+_UNTRAINED = {"baseline": "Baseline", "few_shot": "Few-shot prompt"}
 
 
 def arm_title(arm: str) -> str:
     """An arm's name for people: ``lora_per_user_swapped`` is «Per-user LoRA, swapped»."""
-    if arm == "baseline":
-        return "Baseline"
-    plain = arm.removesuffix(SWAPPED)
+    if arm in _UNTRAINED:
+        return _UNTRAINED[arm]
+    plain = arm.removesuffix(SWAPPED).removesuffix(GATED)
     end = next((end for end in _GROUPS if plain.endswith(end)), "")
     stem = plain.removesuffix(end)
-    title = f"{_GROUPS[end]} {_ADAPTERS.get(stem, stem)}" if end else plain.replace("_", " ")
+    title = f"{_GROUPS[end]} {ADAPTERS.get(stem, stem)}" if end else plain.replace("_", " ")
+    if arm.endswith(GATED):
+        return f"{title} behind the gate"
     return title + (", swapped" if arm.endswith(SWAPPED) else "")
 
 

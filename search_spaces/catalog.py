@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from search_spaces import baseline, global_study, per_persona
+from search_spaces import baseline, cluster, global_study, per_persona, persona_prediction
 from search_spaces.space import Study
 
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (baseline.STUDY, global_study.STUDY, per_persona.STUDY)
+    study.name: study
+    for study in (
+        baseline.STUDY,
+        global_study.STUDY,
+        per_persona.STUDY,
+        cluster.STUDY,
+        persona_prediction.STUDY,
+    )
 }

@@ -2,15 +2,23 @@
 
 from search_spaces.space import (
     BASELINE,
+    FEW_SHOT,
     LORA_ALL,
+    LORA_COLD_START,
     LORA_PER_USER,
+    LORA_WARM_START,
     PREFIX_ALL,
+    PREFIX_COLD_START,
     PREFIX_PER_USER,
+    PREFIX_WARM_START,
     Study,
 )
 
 STUDY = Study(
     name="per_persona",
     summary="Per-user LoRA and prefix micro-updates with swapped controls, from all-persona ones.",
-    arms=(BASELINE, PREFIX_ALL, LORA_ALL, PREFIX_PER_USER, LORA_PER_USER),
+    arms=(
+        *(BASELINE, FEW_SHOT, PREFIX_ALL, LORA_ALL, PREFIX_PER_USER, LORA_PER_USER),
+        *(PREFIX_COLD_START, PREFIX_WARM_START, LORA_COLD_START, LORA_WARM_START),
+    ),
 )

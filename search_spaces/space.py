@@ -12,7 +12,14 @@ class Arm:
     """One way to adapt the base: who shares an adapter × which adapter × where it starts from.
 
     ``start`` names the arm whose adapter this one starts from (None: from the base itself).
-    ``swapped_control`` asks for each user's score under another user's adapter.
+    ``swapped_control`` asks for each user's score under another user's adapter. ``few_shot`` puts
+    the user's own online examples into the prompt; nothing is trained then. ``from_few`` scores
+    cold-start or warm users after none, few and all of their first exchanges; such an arm is shown
+    by itself and never compared with the others, whose users differ. ``identify`` asks whose
+    message is this, by sentence vectors, mean-pooled hidden states (of the base, or with the
+    ``start`` arm's adapter), or the likelihood under each user's adapter of the ``start`` arm.
+    ``gated`` adds the no-harm gate as an arm: a user's adapter is kept only where it beats the
+    ``start`` arm's on validation exchanges that nothing else has used.
     """
 
     name: str
@@ -20,6 +27,10 @@ class Arm:
     adapter: Literal["none", "lora", "prefix"]
     start: str | None = None
     swapped_control: bool = False
+    gated: bool = False
+    few_shot: bool = False
+    from_few: Literal["cold", "warm"] | None = None
+    identify: Literal["encoder", "hidden", "likelihood"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,36 @@ class Study:
 
 
 BASELINE = Arm("baseline", "none", "none")
+FEW_SHOT = Arm("few_shot", "none", "none", few_shot=True)
 PREFIX_ALL = Arm("prefix_all", "all", "prefix")
 LORA_ALL = Arm("lora_all", "all", "lora")
 PREFIX_PER_USER = Arm("prefix_per_user", "user", "prefix", start="prefix_all", swapped_control=True)
 LORA_PER_USER = Arm("lora_per_user", "user", "lora", start="lora_all", swapped_control=True)
+PREFIX_CLUSTER = Arm("prefix_cluster", "cluster", "prefix", start="prefix_all")
+LORA_CLUSTER = Arm("lora_cluster", "cluster", "lora", start="lora_all")
+PREFIX_CLUSTER_USER = Arm(
+    "prefix_cluster_user", "user", "prefix", start="prefix_cluster", swapped_control=True
+)
+LORA_CLUSTER_USER = Arm(
+    "lora_cluster_user", "user", "lora", start="lora_cluster", swapped_control=True
+)
+PREFIX_COLD_START = Arm("prefix_cold_start", "user", "prefix", start="prefix_all", from_few="cold")
+PREFIX_WARM_START = Arm("prefix_warm_start", "user", "prefix", start="prefix_all", from_few="warm")
+LORA_COLD_START = Arm("lora_cold_start", "user", "lora", start="lora_all", from_few="cold")
+LORA_WARM_START = Arm("lora_warm_start", "user", "lora", start="lora_all", from_few="warm")
+
+IDENTIFY = (
+    Arm("identify_encoder", "none", "none", identify="encoder"),
+    Arm("identify_base", "none", "none", identify="hidden"),
+    Arm("identify_prefix_all", "all", "prefix", start="prefix_all", identify="hidden"),
+    Arm("identify_lora_all", "all", "lora", start="lora_all", identify="hidden"),
+    Arm(
+        "identify_prefix_per_user",
+        "user",
+        "prefix",
+        start="prefix_per_user",
+        identify="likelihood",
+    ),
+    Arm("identify_lora_per_user", "user", "lora", start="lora_per_user", identify="likelihood"),
+)
+"""Persona prediction: one arm per representation, each after the arm whose adapters it uses."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -83,6 +85,7 @@ def load_base(
     dtype = resolve_dtype(config, device=where)
     folder = find_model(config)
     tokenizer = load_tokenizer(config)
+    quantized = _quantized(config, device=where, dtype=dtype)
     model = _loading(
         config,
         lambda: AutoModelForCausalLM.from_pretrained(
@@ -91,17 +94,52 @@ def load_base(
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            **quantized,
         ),
     )
     model.eval().requires_grad_(False)
+    if quantized:
+        _keep_differentiable(model)
     return BaseModel(
-        model=model.to(where),
+        model=model if quantized else model.to(where),
         tokenizer=tokenizer,
         device=where,
         dtype=dtype,
         fingerprint=model_fingerprint(config),
         template_sha256=template_sha256(tokenizer, prompt=prompt),
     )
+
+
+def _quantized(config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What ``from_pretrained`` is told about quantization; nothing where there is none."""
+    if config.quantization == "none":
+        return {}
+    check_quantization(config)
+    from transformers import BitsAndBytesConfig
+
+    how = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": how, "device_map": {"": device}}
+
+
+def _keep_differentiable(model: PreTrainedModel) -> None:
+    """On CPUs a 4-bit layer in evaluation mode is packed for a kernel that has no gradient."""
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.training = True
+
+
+def check_quantization(config: ModelConfig) -> None:
+    """Raise TaskError where the model is to be quantized and the package for it is missing."""
+    if config.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise TaskError(
+            f"model.quantization is {config.quantization!r}, which needs bitsandbytes; install "
+            "the extra: pip install 'persona-sweep[quant]'"
+        )
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
@@ -123,6 +161,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 
 def check_model_exists(config: ModelConfig) -> None:
     """Raise TaskError unless the model can be found; reads no weights and downloads nothing."""
+    check_quantization(config)
     folder = _local_folder(config)
     if folder is not None:
         _check_folder(config, folder)
@@ -319,3 +358,5 @@ def _be_quiet() -> None:
 
     disable_progress_bars()
     logging.disable_progress_bar()
+    # It warns at import of a CPU kernel that it does not need.
+    getLogger("bitsandbytes").setLevel(ERROR)

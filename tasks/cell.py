@@ -16,14 +16,19 @@ from tasks.config import (
     PromptConfig,
     TrainingConfig,
 )
+from tasks.splits import ScoredSplit
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tasks.adapters.bank import AdapterState
+    from tasks.identify import Identification
 
 Grouping = Literal["none", "all", "cluster", "user"]
-Purpose = Literal["train", "evaluate", "personalize"]
+Purpose = Literal["train", "evaluate", "personalize", "adapt_from_few", "adopt", "identify"]
+
+Representation = Literal["encoder", "hidden", "likelihood"]
+"""Sentence vectors, mean-pooled hidden states, or the likelihood under each user's adapter."""
 
 
 class CellSpec(Frozen):
@@ -32,7 +37,10 @@ class CellSpec(Frozen):
     ``purpose``: ``train`` makes shared adapters from the block's train sessions, ``evaluate``
     scores the block's items under the parent's adapter (or the bare base), ``personalize`` trains
     one adapter per user of the block on the online slice and scores each user under the own
-    adapter and, as the swapped control, under another user's.
+    adapter and, as the swapped control, under another user's. ``adapt_from_few`` trains one
+    adapter per user and number of exchanges and scores each user under all of them. ``adopt``
+    takes over an adapter that was trained elsewhere. ``identify`` ranks all users of the study
+    for messages of theirs: whose is this (persona prediction)?
     """
 
     arm: str
@@ -44,12 +52,18 @@ class CellSpec(Frozen):
     evaluation: EvaluationConfig = EvaluationConfig()
     prompt: PromptConfig = PromptConfig()
     model: ModelConfig = ModelConfig()
-    split: Literal["val", "test"] = "test"
+    split: ScoredSplit = "test"
     seed: int = 0
     users: Annotated[tuple[str, ...], Field(strict=False)]
     """User keys of the block, in order; their place in the bank."""
+    clusters_sha256: str | None = None
+    """Hash of who is in which cluster, where adapters are per cluster or start from one's."""
     parent: str | None = None
     """Cell id of the adapter that this one starts from or is scored under."""
+    parents: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """``identify``: cell ids of per-user adapters, one for each block of users, in order."""
+    representation: Representation | None = None
+    """``identify``: what messages and users are compared by."""
     data_sha256: str
     items_sha256: str
     """Hash of the study-wide item list of ``split``: arms with different ones never meet."""
@@ -60,6 +74,33 @@ class CellSpec(Frozen):
     threads: int = 1
     """CPU threads of one trial; fixed in the config so that no machine decides it."""
     swapped_control: bool = False
+    few_shot_examples: int = Field(0, ge=0)
+    """Online exchanges of the user that are offered to the prompt; none is trained on."""
+    adopted_sha256: str | None = None
+    """``adopt``: hash of the PEFT folder that is taken over as it is."""
+    exchange_counts: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    """``adapt_from_few``: numbers of first exchanges beside none and all of them."""
+
+
+def with_smaller_passes(spec: CellSpec) -> CellSpec:
+    """The same work in half as large passes, with activations made anew in the backward pass.
+
+    For the one retry after a device ran out of memory: no step's examples change, so adapters
+    agree within 1e-4 with the undivided run's, though not to the byte.
+    """
+    decoding = spec.decoding.model_copy(
+        update={
+            "rows_per_pass": max(1, spec.decoding.rows_per_pass // 2),
+            "prefill_tokens_per_pass": max(64, spec.decoding.prefill_tokens_per_pass // 2),
+        }
+    )
+    training = spec.training and spec.training.model_copy(
+        update={
+            "tokens_per_pass": max(64, spec.training.tokens_per_pass // 2),
+            "recompute_activations": True,
+        }
+    )
+    return spec.model_copy(update={"decoding": decoding, "training": training})
 
 
 SlotStatus = Literal["ok", "failed", "skipped"]
@@ -96,16 +137,21 @@ class CellOutcome:
         One row per item × control: ``item_id, user_id, session_id, turn, control`` (``own`` or
         ``swapped``), ``adapter_of`` (slot that answered), ``routine_driven, query, reference,
         output, output_tokens, truncated`` and one column per metric of the catalog.
+        ``adapt_from_few`` has one row per item × number of exchanges instead: ``exchanges`` (its
+        name), ``exchanges_used``, ``cold_start``, and of the metrics ``rouge_l`` and ``nll``.
     adapters
         The bank's adapters, stacked.
     curve
         Rows ``epoch, step, train_loss, val_rouge_l`` of a shared adapter's training.
+    identification
+        Scores of every query for every user, with what they were made from (``identify``).
     """
 
     spec: CellSpec
     slots: list[SlotReport] = field(default_factory=list)
     items: pd.DataFrame | None = None
     adapters: AdapterState | None = None
+    identification: Identification | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)

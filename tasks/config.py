@@ -75,6 +75,8 @@ class TrainingConfig(Frozen):
     """Stop when macro validation ROUGE-L has not improved for one epoch; keep the best epoch."""
     tokens_per_pass: int = Field(4096, ge=64)
     """Padded tokens of one forward pass; a step that needs more is split by accumulation."""
+    recompute_activations: bool = False
+    """Keep only each layer's input for the backward pass: less memory, a third more time."""
 
 
 class DecodingConfig(Frozen):
@@ -105,6 +107,9 @@ class ModelConfig(Frozen):
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """auto: float32 on CPUs, bfloat16 on GPUs."""
+    quantization: Literal["none", "4bit"] = "none"
+    """4bit: linear layers of the decoder as NF4 with double quantization (Dettmers et al. 2023,
+    arXiv:2305.14314), computed in ``dtype``; needs the extra ``[quant]``."""
 
 
 class EvaluationConfig(Frozen):

@@ -15,18 +15,19 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import torch
-from torch.nn.functional import pad
 
 from tasks.adapters.bank import AdapterBank
+from tasks.cache import KeyValueCache
 from tasks.config import DecodingConfig
 from tasks.layout import Layout
 from tasks.prompt import RenderedSession
-from tasks.runtime import KeyValueCache, Pass, Runtime
+from tasks.runtime import Pass, Runtime
 from tasks.seeds import seed_of
 
-CAPACITY_STEP_TOKENS = 64
 REFILL_SHARE = 0.25
-"""Share of rows that must have ended before the pool is rebuilt: a rebuild copies the cache."""
+"""Share of rows that must have ended before new ones come in: a prefill pass wants company."""
+COMPACT_SHARE = 0.5
+"""Share of rows that must have ended, once nothing waits, before they are taken out."""
 LOGITS_PER_CHUNK = 1 << 26
 STEPS_PER_CHECK_GPU = 8
 """Looking at new tokens makes the CPU wait for the GPU, so it is not done at every step."""
@@ -127,30 +128,57 @@ class _Decoder:
     ) -> None:
         self.runtime, self.bank, self.config, self.seed = runtime, bank, config, seed
         self.stop, self.pad = frozenset(stop_token_ids), pad_token_id
-        self.rows: list[_Row] = []
+        self.rows: list[_Row | None] = []
+        self.slots: list[int] = []
         self.cache: KeyValueCache | None = None
         self.next_tokens = torch.empty(0, dtype=torch.long, device=runtime.device)
         self.longest = 0
         self.steps_per_check = 1 if runtime.device.type == "cpu" else STEPS_PER_CHECK_GPU
 
     def run(self, waiting: deque[DecodingJob]) -> dict[str, Reply]:
-        """Refill, step, take away what has ended; until nothing is left."""
+        """Take away what has ended, bring in what waits, step; until nothing is left."""
         replies: dict[str, Reply] = {}
-        while waiting or self.rows:
-            self._rebuild(waiting, replies)
-            if self.rows:
-                self._steps_until_refill(refillable=bool(waiting))
-        return replies
+        self._open_pool(waiting)
+        while True:
+            self._take_away(replies)
+            self._refill(waiting)
+            if not any(self.rows):
+                return replies
+            if not waiting:
+                self._compact()
+            self._steps_until(self._wanted(waiting))
 
-    def _steps_until_refill(self, *, refillable: bool) -> None:
-        layout = self._layout([row.job.slot for row in self.rows])
+    def _open_pool(self, waiting: deque[DecodingJob]) -> None:
+        sizes = [len(job.items) for job in waiting]
+        rows = max([min(sum(sizes), self.config.rows_per_pass), *sizes])
+        self.rows, self.slots = [None] * rows, [0] * rows
+        self.next_tokens = torch.full((rows,), self.pad, device=self.runtime.device)
+
+    def _take_away(self, replies: dict[str, Reply]) -> None:
+        ended = [place for place, row in enumerate(self.rows) if row is not None and row.done]
+        for place in ended:
+            row = self.rows[place]
+            assert row is not None
+            replies[row.job.items[row.turn]] = row.reply()
+            self.rows[place] = None
+        if ended and self.cache is not None:
+            self.cache.vacate(ended)
+
+    def _wanted(self, waiting: deque[DecodingJob]) -> int:
+        """How many rows must be free before the pool is looked at again."""
+        if waiting:
+            return max(int(len(self.rows) * REFILL_SHARE), len(waiting[0].items), 1)
+        return max(1, int(len(self.rows) * COMPACT_SHARE))
+
+    def _steps_until(self, wanted: int) -> None:
+        """Produce tokens until so many rows are free or at their end."""
+        layout = self._layout(self.slots)
         adapters = self.bank.for_pass(layout) if self.bank is not None else None
         assert self.cache is not None
-        enough = max(1, int(len(self.rows) * (REFILL_SHARE if refillable else 0.5)))
-        while sum(row.done for row in self.rows) < enough:
+        while sum(row is None or row.done for row in self.rows) < wanted:
             produced: list[torch.Tensor] = []
             for _ in range(self.steps_per_check):
-                self._reserve(self.longest + 1)
+                self.cache.reserve(self.longest + 1)
                 state = Pass(layout, adapters, cache=self.cache, used=self.longest + 1)
                 with self.runtime.running(state):
                     hidden = self.runtime.hidden_states(self.next_tokens[:, None], state)
@@ -162,46 +190,52 @@ class _Decoder:
             for tokens in torch.stack(produced).tolist():
                 self._note(self.rows, tokens)
 
-    def _note(self, rows: list[_Row], tokens: list[int]) -> None:
+    def _note(self, rows: Sequence[_Row | None], tokens: list[int]) -> None:
         for row, token in zip(rows, tokens, strict=True):
-            if row.done:
+            if row is None or row.done:
                 continue
             if token in self.stop:
                 row.ended = True
             else:
                 row.tokens.append(token)
 
-    def _choose(self, logits: torch.Tensor, rows: list[_Row], *, ahead: int) -> torch.Tensor:
+    def _choose(
+        self, logits: torch.Tensor, rows: Sequence[_Row | None], *, ahead: int
+    ) -> torch.Tensor:
         """Next token of each row, ``[rows]``, from logits ``[rows, vocabulary]``.
 
         ``ahead`` counts the tokens that were chosen but not noted yet.
         """
         if not self.config.do_sample:
             return logits.argmax(dim=-1)
-        draws = torch.tensor([row.uniform(ahead) for row in rows], device=logits.device)
+        numbers = [0.0 if row is None else row.uniform(ahead) for row in rows]
+        draws = torch.tensor(numbers, device=logits.device)
         return _nucleus(logits, draws, self.config)
 
-    def _rebuild(self, waiting: deque[DecodingJob], replies: dict[str, Reply]) -> None:
-        """Take out ended rows, bring in new ones; the cache is copied once for both."""
-        replies.update({row.reply().item: row.reply() for row in self.rows if row.done})
-        keep = [place for place, row in enumerate(self.rows) if not row.done]
-        parts = [self._kept(keep)] if keep else []
-        self.rows = [self.rows[place] for place in keep]
-        while waiting and len(self.rows) < self.config.rows_per_pass:
-            parts.append(self._prefill(self._next_jobs(waiting)))
-        self.cache, self.next_tokens = _joined(parts) if parts else (None, self.next_tokens)
+    def _refill(self, waiting: deque[DecodingJob]) -> None:
+        """Prefill waiting jobs as long as there are free places for all of a job's replies."""
+        free = [place for place, row in enumerate(self.rows) if row is None]
+        while waiting and len(waiting[0].items) <= len(free):
+            jobs = self._next_jobs(waiting, free=len(free))
+            taken = sum(len(job.items) for job in jobs)
+            self._prefill(jobs, free[:taken])
+            free = free[taken:]
         self.longest = int(self.cache.lengths.max()) if self.cache is not None else 0
 
-    def _kept(self, keep: list[int]) -> tuple[KeyValueCache, torch.Tensor]:
-        assert self.cache is not None
-        index = torch.tensor(keep, device=self.runtime.device)
-        return _rows_of(self.cache, index), self.next_tokens[index]
+    def _compact(self) -> None:
+        """Nothing waits: go on with the living rows alone."""
+        alive = [place for place, row in enumerate(self.rows) if row is not None]
+        if len(alive) < len(self.rows) and self.cache is not None:
+            self.cache.keep(alive)
+            self.next_tokens = self.next_tokens[alive]
+            self.rows = [self.rows[place] for place in alive]
+            self.slots = [self.slots[place] for place in alive]
 
-    def _next_jobs(self, waiting: deque[DecodingJob]) -> list[DecodingJob]:
-        """Jobs for one prefill pass: up to the free rows and the tokens of a pass."""
+    def _next_jobs(self, waiting: deque[DecodingJob], *, free: int) -> list[DecodingJob]:
+        """Jobs for one prefill pass: up to the free places and the tokens of a pass."""
         jobs = [waiting.popleft()]
         width = len(jobs[0].session.token_ids)
-        free = self.config.rows_per_pass - len(self.rows) - len(jobs[0].items)
+        free -= len(jobs[0].items)
         while (
             waiting
             and free >= len(waiting[0].items)
@@ -211,8 +245,8 @@ class _Decoder:
             free -= len(jobs[-1].items)
         return sorted(jobs, key=lambda job: job.slot)
 
-    def _prefill(self, jobs: list[DecodingJob]) -> tuple[KeyValueCache, torch.Tensor]:
-        """Run whole sessions, and open one row per wanted reply."""
+    def _prefill(self, jobs: list[DecodingJob], places: list[int]) -> None:
+        """Run whole sessions, and open one row per wanted reply at the free ``places``."""
         layout = self._layout([job.slot for job in jobs])
         adapters = self.bank.for_pass(layout) if self.bank is not None else None
         state = Pass(layout, adapters, collected=[])
@@ -221,28 +255,22 @@ class _Decoder:
             hidden = self.runtime.hidden_states(token_ids, state)
         assert state.collected is not None
         prefix = state.collected[0][0].shape[2] - token_ids.shape[1]
-        places = [(r, t) for r, job in enumerate(jobs) for t in range(len(job.session.turns))]
-        firsts, nlls = self._first_logits_and_nll(hidden, jobs, places)
-        new = [self._row(jobs[r], t, nll) for (r, t), nll in zip(places, nlls, strict=True)]
+        turns = [(r, t) for r, job in enumerate(jobs) for t in range(len(job.session.turns))]
+        firsts, nlls = self._first_logits_and_nll(hidden, jobs, turns)
+        new = [self._row(jobs[r], t, nll) for (r, t), nll in zip(turns, nlls, strict=True)]
         first_tokens = self._choose(firsts, new, ahead=0)
         self._note(new, first_tokens.tolist())
-        self.rows += new
-        lengths = [prefix + jobs[r].session.turns[t].prompt_tokens for r, t in places]
-        return self._opened(state.collected, [r for r, _ in places], lengths), first_tokens
-
-    def _opened(
-        self,
-        collected: list[tuple[torch.Tensor, torch.Tensor]],
-        sources: list[int],
-        lengths: list[int],
-    ) -> KeyValueCache:
-        """Cache rows copied from the prefill's; what lies behind a row's length is never seen."""
-        device = self.runtime.device
-        index = torch.tensor(sources, device=device)
-        width = max(lengths)
-        keys = [key[:, :, :width].index_select(0, index) for key, _ in collected]
-        values = [value[:, :, :width].index_select(0, index) for _, value in collected]
-        return KeyValueCache(keys, values, torch.tensor(lengths, device=device))
+        for place, row in zip(places, new, strict=True):
+            self.rows[place], self.slots[place] = row, row.job.slot
+        self.next_tokens[places] = first_tokens
+        if self.cache is None:
+            self.cache = KeyValueCache.empty(len(self.rows), state.collected)
+        self.cache.fill(
+            places,
+            state.collected,
+            sources=[r for r, _ in turns],
+            lengths=[prefix + jobs[r].session.turns[t].prompt_tokens for r, t in turns],
+        )
 
     def _row(self, job: DecodingJob, turn: int, nll: tuple[float, int]) -> _Row:
         room = self.config.max_total_tokens - job.session.turns[turn].prompt_tokens
@@ -254,7 +282,7 @@ class _Decoder:
         return _Row(job, turn, limit, *nll, uniforms)
 
     def _first_logits_and_nll(
-        self, hidden: torch.Tensor, jobs: list[DecodingJob], places: list[tuple[int, int]]
+        self, hidden: torch.Tensor, jobs: list[DecodingJob], turns: list[tuple[int, int]]
     ) -> tuple[torch.Tensor, list[tuple[float, int]]]:
         """Logits of every first new token, and each true reply's likelihood.
 
@@ -263,7 +291,7 @@ class _Decoder:
         """
         spans = [
             (r, jobs[r].session.turns[t].prompt_tokens, jobs[r].session.turns[t].end)
-            for r, t in places
+            for r, t in turns
         ]
         # A reply without a reference (start == end) still needs the logits of its first token.
         places_of = [
@@ -296,13 +324,6 @@ class _Decoder:
             ]
         )
 
-    def _reserve(self, tokens: int) -> None:
-        """Make room for ``tokens`` on the cache's capacity axis."""
-        assert self.cache is not None
-        short = tokens - self.cache.keys[0].shape[2]
-        if short > 0:
-            _grow(self.cache, -(-short // CAPACITY_STEP_TOKENS) * CAPACITY_STEP_TOKENS)
-
     def _layout(self, slots: list[int]) -> Layout:
         return Layout.of(
             slots if self.bank is not None else [0] * len(slots), device=self.runtime.device
@@ -312,42 +333,6 @@ class _Decoder:
         width = max(len(sequence) for sequence in sequences)
         rows = [[*sequence, *[self.pad] * (width - len(sequence))] for sequence in sequences]
         return torch.tensor(rows, device=self.runtime.device)
-
-
-def _rows_of(cache: KeyValueCache, index: torch.Tensor) -> KeyValueCache:
-    """A cache of the given rows alone, no wider than they need."""
-    lengths = cache.lengths.index_select(0, index)
-    width = int(lengths.max())
-    return KeyValueCache(
-        [key[:, :, :width].index_select(0, index) for key in cache.keys],
-        [value[:, :, :width].index_select(0, index) for value in cache.values],
-        lengths,
-    )
-
-
-def _grow(cache: KeyValueCache, tokens: int) -> None:
-    """Widen the capacity axis by ``tokens``."""
-    cache.keys = [pad(key, (0, 0, 0, tokens)) for key in cache.keys]
-    cache.values = [pad(value, (0, 0, 0, tokens)) for value in cache.values]
-
-
-def _joined(
-    parts: list[tuple[KeyValueCache, torch.Tensor]],
-) -> tuple[KeyValueCache, torch.Tensor]:
-    """One cache of all parts' rows, with room for the next steps."""
-    caches = [cache for cache, _ in parts]
-    width = max(cache.keys[0].shape[2] for cache in caches) + CAPACITY_STEP_TOKENS
-    for cache in caches:
-        _grow(cache, width - cache.keys[0].shape[2])
-    layers = range(len(caches[0].keys))
-    return (
-        KeyValueCache(
-            [torch.cat([cache.keys[layer] for cache in caches]) for layer in layers],
-            [torch.cat([cache.values[layer] for cache in caches]) for layer in layers],
-            torch.cat([cache.lengths for cache in caches]),
-        ),
-        torch.cat([tokens for _, tokens in parts]),
-    )
 
 
 def _nucleus(logits: torch.Tensor, uniforms: torch.Tensor, config: DecodingConfig) -> torch.Tensor:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from tasks.base_model import resolve_device
-from tasks.config import TaskError
+from tasks.base_model import check_model_exists, resolve_device
+from tasks.config import ModelConfig, TaskError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -49,6 +49,17 @@ def load_encoder(name: str = EMBEDDED, *, device: str = "auto") -> Encoder:
     if name == EMBEDDED:
         return MiniLmEncoder(embedded_folder(), device=where)
     return SentenceTransformerEncoder(name, device=where)
+
+
+def check_encoder_exists(name: str) -> None:
+    """Raise TaskError unless the encoder can be found; reads no weights and downloads nothing."""
+    if name == EMBEDDED:
+        embedded_folder()
+        return
+    try:
+        check_model_exists(ModelConfig(name=name))
+    except TaskError as error:
+        raise TaskError(f"evaluation.encoder: {error}") from error
 
 
 def embedded_folder() -> Path:

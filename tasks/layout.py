@@ -54,11 +54,17 @@ class Layout:
         )
 
     def to_grid(self, rows: torch.Tensor) -> torch.Tensor:
-        """``[rows, tokens, width]`` → ``[active, per_slot · tokens, width]``; gaps are zero."""
+        """``[rows, tokens, width]`` → ``[active, per_slot · tokens, width]``.
+
+        Gaps are zero where gradients are taken (they are summed over), else anything.
+        """
         _, tokens, width = rows.shape
         if self.places is not None:
-            grid = rows.new_zeros(len(self.active) * self.per_slot, tokens, width)
-            rows = grid.index_copy(0, self.places, rows)
+            shape = (len(self.active) * self.per_slot, tokens, width)
+            if torch.is_grad_enabled():
+                rows = rows.new_zeros(shape).index_copy(0, self.places, rows)
+            else:
+                rows = rows.new_empty(shape).index_copy_(0, self.places, rows)
         return rows.reshape(len(self.active), self.per_slot * tokens, width)
 
     def from_grid(self, grid: torch.Tensor, *, tokens: int) -> torch.Tensor:

@@ -26,6 +26,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from tasks.cache import KeyValueCache
 from tasks.config import TaskError
 from tasks.layout import Layout
 
@@ -40,25 +41,6 @@ class PassAdapters(Protocol):
 
     def prefix_lengths(self) -> torch.Tensor | None:
         """True prefix length of each row, ``[rows]``; None where there is no prefix."""
-
-
-@dataclass(slots=True)
-class KeyValueCache:
-    """Keys and values per layer, ``[rows, kv_heads, capacity, head_dim]``.
-
-    Index on the capacity axis = absolute position: a row's prefix, then its prompt, then its
-    reply. ``lengths`` is how much of each row is filled, ``[rows]``.
-    """
-
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-    lengths: torch.Tensor
-
-    def append(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Write one token per row, ``[rows, kv_heads, 1, head_dim]``, behind the filled part."""
-        rows = torch.arange(key.shape[0], device=key.device)
-        self.keys[layer][rows, :, self.lengths] = key[:, :, 0]
-        self.values[layer][rows, :, self.lengths] = value[:, :, 0]
 
 
 @dataclass(slots=True)

@@ -26,7 +26,10 @@ from tasks.runtime import Pass, Runtime
 __all__ = ["Example", "SlotPlan", "train_bank", "within_budget"]
 
 LOGITS_PER_CHUNK = 1 << 26
-SHARED_BY_THE_BANK = ("adam_betas", "adam_epsilon", "weight_decay", "tokens_per_pass")
+SHARED_BY_THE_BANK = (
+    *("adam_betas", "adam_epsilon", "weight_decay"),
+    *("tokens_per_pass", "recompute_activations"),
+)
 
 AfterEpoch = Callable[[int], Mapping[str, float]]
 OnStep = Callable[[int, int], None]
@@ -75,7 +78,6 @@ def train_bank(
     pad_token_id: int,
     after_epoch: AfterEpoch | None = None,
     on_step: OnStep | None = None,
-    recompute_activations: bool = False,
 ) -> list[SlotReport]:
     """Train the planned slots in place; slots without a plan stay as they are.
 
@@ -92,7 +94,6 @@ def train_bank(
         after_epoch: called after each epoch (from 0) of the whole bank; must return a score
             (higher is better) for every slot with early stopping.
         on_step: called with the lock-steps done and those planned.
-        recompute_activations: keep only each layer's input for the backward pass.
 
     Raises:
         TaskError: plans for unknown or repeated slots, plans that differ in a setting that a
@@ -106,9 +107,7 @@ def train_bank(
     ]
     if tracks:
         with _buffered(bank) as buffer:
-            trainer = _Trainer(runtime, bank, buffer, tracks, pad_token_id)
-            trainer.recompute_activations = recompute_activations
-            trainer.run(after_epoch, on_step)
+            _Trainer(runtime, bank, buffer, tracks, pad_token_id).run(after_epoch, on_step)
     reports = {track.plan.slot: _report(track) for track in tracks}
     return [reports.get(plan.slot, _nothing_to_train(plan)) for plan in plans]
 
@@ -171,9 +170,9 @@ class _Trainer:
     ) -> None:
         self.runtime, self.bank, self.buffer, self.tracks = runtime, bank, buffer, tracks
         self.pad_token_id = pad_token_id
-        self.recompute_activations = False
         config: TrainingConfig = tracks[0].plan.config
         self.tokens_per_pass = config.tokens_per_pass
+        self.recompute_activations = config.recompute_activations
         self.start = bank.snapshot()
         self.optimizer = SlotAdamW(
             buffer,

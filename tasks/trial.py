@@ -14,21 +14,25 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data.schema import ItemId, Session, Split, UserData, online_examples
+from data.schema import ItemId, Session, UserData, online_examples
 from tasks.adapters.bank import AdapterBank, AdapterState
 from tasks.adapters.catalog import make_bank
 from tasks.adapters.peft_io import save_state
 from tasks.base_model import BaseModel
-from tasks.cell import CellOutcome, CellSpec, SlotReport
+from tasks.cell import CellOutcome, CellSpec, SlotReport, SlotStatus
+from tasks.cold_start import FewSlot, few_slots, first_exchanges, number_names
 from tasks.config import PromptConfig, TaskError, TrainingConfig
 from tasks.decoding import DecodingJob, Reply, generate
 from tasks.encoder import Encoder
-from tasks.grouping import EVERYBODY, derangement, slots_of
+from tasks.few_shot import own_exchanges, render_with_exchanges
+from tasks.grouping import EVERYBODY, GROUPINGS, derangement, slots_of
+from tasks.identify import identify, write_identification
 from tasks.metrics.catalog import METRICS, score_items
-from tasks.metrics.rouge import rouge_l
+from tasks.metrics.rouge import rouge_l, rouge_l_all
 from tasks.prompt import RenderedSession, end_of_turn_id, render_session
 from tasks.runtime import Runtime
 from tasks.seeds import seed_of
+from tasks.splits import choosing_sessions, scored_sessions
 from tasks.training import Example, SlotPlan, train_bank, within_budget
 
 MIN_EXCHANGES = 4
@@ -84,7 +88,7 @@ def run_cell(
         users: the block's users, in the order of ``spec.users``.
         base: the frozen base model that ``spec.model`` names.
         encoder: the sentence encoder that ``spec.evaluation`` names.
-        parent: adapters of ``spec.parent``.
+        parent: adapters of ``spec.parent`` or of all ``spec.parents``, or those to be adopted.
         progress: called with a stage's name and its numbers.
 
     Raises:
@@ -92,7 +96,10 @@ def run_cell(
     """
     if tuple(user.user_key for user in users) != spec.users:
         raise TaskError("the users given are not those of the cell's block")
-    if (spec.parent is None) != (parent is None):
+    # Blocks in which nobody got an adapter are parents without one.
+    if not spec.parents and (spec.parent is None and spec.adopted_sha256 is None) != (
+        parent is None
+    ):
         raise TaskError(f"cell of arm {spec.arm!r} names parent {spec.parent}; given: {parent}")
     torch.set_num_threads(spec.threads)
     trial = _Trial(
@@ -103,10 +110,32 @@ def run_cell(
         Runtime.of(base.model),
         progress,
     )
-    steps = {"train": _train, "evaluate": _evaluate, "personalize": _personalize}
+    steps = {
+        "train": _train,
+        "evaluate": _evaluate,
+        "personalize": _personalize,
+        "adapt_from_few": _adapt_from_few,
+        "adopt": _adopt,
+        "identify": _identify,
+    }
     with trial.timed("total"):
         outcome = steps[spec.purpose](trial, parent)
     return replace(outcome, seconds=trial.seconds, counts=trial.counts)
+
+
+def _identify(trial: _Trial, parent: AdapterState | None) -> CellOutcome:
+    """Whose message is this? See ``tasks.identify``."""
+    outcome = identify(
+        trial.spec,
+        users=list(trial.users.values()),
+        base=trial.base,
+        encoder=trial.encoder,
+        runtime=trial.runtime,
+        adapters=parent,
+        timed=trial.timed,
+    )
+    trial.counts |= outcome.counts
+    return outcome
 
 
 def _train(trial: _Trial, parent: AdapterState | None) -> CellOutcome:
@@ -144,22 +173,55 @@ def _train(trial: _Trial, parent: AdapterState | None) -> CellOutcome:
     )
 
 
+def _adopt(trial: _Trial, parent: AdapterState | None) -> CellOutcome:
+    """Adapters from elsewhere, once they have been put into a bank of this base."""
+    assert parent is not None
+    bank = _bank(trial, slots=parent.slots, parent=parent)
+    slots = [SlotReport(slot=slot, status="ok") for slot in bank.slots]
+    return CellOutcome(trial.spec, slots=slots, adapters=bank.state(base=trial.base.fingerprint))
+
+
 def _evaluate(trial: _Trial, parent: AdapterState | None) -> CellOutcome:
     """The block's items under the parent's adapters, or under the bare base."""
     spec = trial.spec
-    groups: dict[str, str] = {}
-    bank = None
-    if parent is not None:
-        shared = parent.slots == (EVERYBODY,)
-        groups = {
-            key: EVERYBODY if shared else slot
-            for slot, members in slots_of(list(trial.users.values()), spec.grouping).items()
-            for key in (user.user_key for user in members)
-        }
-        bank = _bank(trial, slots=tuple(dict.fromkeys(groups.values())), parent=parent)
-    items = _scored(trial, bank, {key: groups.get(key, "base") for key in spec.users}, "own")
-    slots = [SlotReport(slot=key, status="ok") for key in spec.users]
-    return CellOutcome(spec, slots=slots, items=items)
+    reasons = {key: _no_score(trial, trial.users[key], parent) for key in spec.users}
+    slots = [_scored_slot(key, reason) for key, reason in reasons.items()]
+    able = [trial.users[key] for key, reason in reasons.items() if reason is None]
+    if not able:
+        return CellOutcome(spec, slots=slots)
+    adapter_of = {user.user_key: _adapter_of(user, spec.grouping, parent) for user in able}
+    names = tuple(dict.fromkeys(adapter_of.values()))
+    bank = None if parent is None else _bank(trial, slots=names, parent=parent)
+    return CellOutcome(spec, slots=slots, items=_scored(trial, bank, adapter_of, "own"))
+
+
+def _adapter_of(user: UserData, grouping: str, parent: AdapterState | None) -> str:
+    """The parent's slot that a user is scored under; ``base`` for the bare base."""
+    if parent is None:
+        return "base"
+    return EVERYBODY if parent.slots == (EVERYBODY,) else GROUPINGS[grouping](user)
+
+
+def _no_score(trial: _Trial, user: UserData, parent: AdapterState | None) -> str | None:
+    """Why a user cannot be scored; None if they can."""
+    spec = trial.spec
+    if spec.few_shot_examples and not _online_exchanges(user):
+        return "no exchange in the online slice; a few-shot prompt needs one"
+    if spec.split == "gate" and not _items(scored_sessions(user, "gate")):
+        return "no exchange is left for the gate"
+    has_adapter = parent is None or _adapter_of(user, spec.grouping, parent) in parent.slots
+    if not has_adapter or (spec.parents and parent is None):
+        return "no adapter of the user's own came out well"
+    return None
+
+
+def _items(sessions: Sequence[Session]) -> int:
+    return sum(len(session.item_turns) for session in sessions)
+
+
+def _scored_slot(key: str, reason: str | None) -> SlotReport:
+    status: SlotStatus = "ok" if reason is None else "skipped"
+    return SlotReport(slot=key, status=status, reason=reason)
 
 
 def _personalize(trial: _Trial, parent: AdapterState | None) -> CellOutcome:
@@ -171,7 +233,7 @@ def _personalize(trial: _Trial, parent: AdapterState | None) -> CellOutcome:
     if not able:
         return CellOutcome(spec, slots=skipped)
     with trial.timed("setup"):
-        bank = _bank(trial, slots=able, parent=parent)
+        bank = _bank(trial, slots=able, parent=parent, source_of=_sources(trial, able, parent))
         plans = [
             SlotPlan(key, config, _slot_seed(spec, key), _online(trial, trial.users[key], config))
             for key in able
@@ -193,6 +255,86 @@ def _personalize(trial: _Trial, parent: AdapterState | None) -> CellOutcome:
     )
 
 
+def _sources(
+    trial: _Trial, users: Sequence[str], parent: AdapterState | None
+) -> dict[str, str] | None:
+    """Cluster's adapter that each user starts from; None where all start from the same."""
+    if parent is None or parent.slots == (EVERYBODY,):
+        return None
+    return {key: GROUPINGS["cluster"](trial.users[key]) for key in users}
+
+
+def _adapt_from_few(trial: _Trial, parent: AdapterState | None) -> CellOutcome:
+    """Each user after none, few and all of the first exchanges, on the same later items.
+
+    No exchanges is the parent's own adapter. The token budget does not apply: so many exchanges
+    are so many. The adapters are not kept; what counts is how they answered.
+    """
+    spec = trial.spec
+    config = _training(spec)
+    with trial.timed("setup"):
+        given = {key: _first_examples(trial, trial.users[key]) for key in spec.users}
+        made, skipped = few_slots(
+            {key: len(examples) for key, examples in given.items()}, spec.exchange_counts
+        )
+        names = [EVERYBODY, *(slot.name for slot in made)]
+        bank = _bank(trial, slots=names, parent=parent, source_of=dict.fromkeys(names, EVERYBODY))
+        plans = [_few_plan(spec, config, slot, given[slot.user]) for slot in made]
+    with trial.timed("train"):
+        reports = train_bank(trial.runtime, bank, plans, pad_token_id=_pad_token_id(trial.base))
+    _count_tokens(trial, reports)
+    good = {report.slot for report in reports if report.status == "ok"}
+    items = _few_items(trial, bank, [slot for slot in made if slot.name in good])
+    slots = [SlotReport(slot=EVERYBODY, status="ok"), *reports, *skipped]
+    return CellOutcome(spec, slots=slots, items=items)
+
+
+def _few_plan(
+    spec: CellSpec, config: TrainingConfig, slot: FewSlot, given: tuple[Example, ...]
+) -> SlotPlan:
+    """The user's own stream of chance whatever the number, so that numbers differ by it alone."""
+    config = config.model_copy(update={"examples": slot.used})
+    return SlotPlan(slot.name, config, _slot_seed(spec, slot.user), given[: slot.used])
+
+
+def _first_examples(trial: _Trial, user: UserData) -> tuple[Example, ...]:
+    """The user's first exchanges, each with the true messages before it."""
+    sessions = {session.session_id: session for session in user.sessions}
+    return tuple(
+        _example(rendered)
+        for item in first_exchanges(user)
+        for rendered in _rendered(trial, sessions[item.session_id], (item.turn,))
+    )
+
+
+def _few_items(trial: _Trial, bank: AdapterBank, slots: Sequence[FewSlot]) -> pd.DataFrame | None:
+    """The items under every number's adapters, with what they are compared on; None if none."""
+    spec = trial.spec
+    adapters: dict[str, dict[str, str]] = {name: {} for name in number_names(spec.exchange_counts)}
+    adapters["0"] = dict.fromkeys(spec.users, EVERYBODY)
+    for slot in slots:
+        adapters[slot.number][slot.user] = slot.name
+    frames = [
+        _answered(trial, bank, adapter_of).assign(exchanges=number)
+        for number, adapter_of in adapters.items()
+        if adapter_of
+    ]
+    frame = pd.concat(frames, ignore_index=True)
+    if not len(frame):
+        return None
+    with trial.timed("score"):
+        scores = rouge_l_all(frame["reference"].tolist(), frame["output"].tolist())
+    trial.count("generated_tokens", int(frame["output_tokens"].sum()))
+    used = {slot.name: slot.used for slot in slots}
+    cold = {key: user.cold_start for key, user in trial.users.items()}
+    return frame.assign(
+        control="own",
+        exchanges_used=frame["adapter_of"].map(used).fillna(0).astype(int),
+        cold_start=frame["user_id"].map(cold),
+        rouge_l=scores,
+    ).drop(columns="routine_settings")
+
+
 def _training(spec: CellSpec) -> TrainingConfig:
     if spec.training is None or spec.adapter is None:
         raise TaskError(f"cell of arm {spec.arm!r} is to train but has no adapter or training")
@@ -212,11 +354,17 @@ def _skipped(user: UserData) -> SlotReport:
 
 
 def _online_exchanges(user: UserData) -> int:
-    return sum(len(session.item_turns) for session in user.of_split("online"))
+    return _items(user.of_split("online"))
 
 
-def _bank(trial: _Trial, *, slots: Sequence[str], parent: AdapterState | None) -> AdapterBank:
-    """A bank with fresh adapters, or with the parent's in every slot."""
+def _bank(
+    trial: _Trial,
+    *,
+    slots: Sequence[str],
+    parent: AdapterState | None,
+    source_of: Mapping[str, str] | None = None,
+) -> AdapterBank:
+    """A bank with fresh adapters, or with the parent's in every slot (see ``bank.load``)."""
     config = trial.spec.adapter
     if config is None:
         raise TaskError(f"cell of arm {trial.spec.arm!r} needs an adapter config")
@@ -225,11 +373,11 @@ def _bank(trial: _Trial, *, slots: Sequence[str], parent: AdapterState | None) -
         trial.runtime,
         config=config,
         slots=slots,
-        seed=trial.spec.seed,
+        seeds=(trial.spec.seed,),
         init_token_ids=trial.base.tokenizer(text)["input_ids"] if text else (),
     )
     if parent is not None:
-        bank.load(parent, base=trial.base.fingerprint)
+        bank.load(parent, base=trial.base.fingerprint, source_of=source_of)
     return bank
 
 
@@ -243,11 +391,33 @@ def _rendered(trial: _Trial, session: Session, turns: Sequence[int]) -> list[Ren
         max_prompt_tokens=decoding.max_total_tokens - decoding.max_new_tokens,
         max_total_tokens=decoding.max_total_tokens,
     )
+    _count_rendered(trial, rendered)
+    return rendered
+
+
+def _rendered_few_shot(trial: _Trial, user: UserData, session: Session) -> list[RenderedSession]:
+    """The session's items with the user's own exchanges before them, as many as fit."""
+    decoding = trial.spec.decoding
+    found = render_with_exchanges(
+        trial.base,
+        session,
+        session.item_turns,
+        exchanges=own_exchanges(user, trial.spec.few_shot_examples),
+        prompt=trial.spec.prompt,
+        max_prompt_tokens=decoding.max_total_tokens - decoding.max_new_tokens,
+        max_total_tokens=decoding.max_total_tokens,
+    )
+    trial.count("few_shot_shown", sum(sum(part.shown) for part in found))
+    rendered = [part.rendered for part in found]
+    _count_rendered(trial, rendered)
+    return rendered
+
+
+def _count_rendered(trial: _Trial, rendered: Sequence[RenderedSession]) -> None:
     truncated = sum(turn.truncated for part in rendered for turn in part.turns)
     trial.count("truncated_prompts", truncated)
     trial.count("renderings", len(rendered))
     trial.count("rendered_replies", sum(len(part.turns) for part in rendered))
-    return rendered
 
 
 def _example(rendered: RenderedSession) -> Example:
@@ -283,23 +453,28 @@ def _jobs(
     trial: _Trial,
     bank: AdapterBank | None,
     adapter_of: Mapping[str, str],
-    split: Split,
-    *,
-    sessions_per_user: int | None = None,
+    sessions_of: Callable[[UserData], Sequence[Session]],
 ) -> list[DecodingJob]:
     """Decoding jobs of the users in ``adapter_of`` (user key → slot)."""
     place = {slot: index for index, slot in enumerate(bank.slots)} if bank is not None else {}
     jobs = []
     for key, slot in adapter_of.items():
-        for session in trial.users[key].of_split(split)[:sessions_per_user]:
+        for session in sessions_of(trial.users[key]):
             if not session.item_turns:
                 continue
-            for rendered in _rendered(trial, session, session.item_turns):
+            for rendered in _prompts(trial, trial.users[key], session):
                 names = tuple(
                     str(ItemId(key, session.session_id, turn.turn)) for turn in rendered.turns
                 )
                 jobs.append(DecodingJob(place.get(slot, 0), rendered, names))
     return jobs
+
+
+def _prompts(trial: _Trial, user: UserData, session: Session) -> list[RenderedSession]:
+    """All items of a session, rendered as the arm asks."""
+    if trial.spec.few_shot_examples:
+        return _rendered_few_shot(trial, user, session)
+    return _rendered(trial, session, session.item_turns)
 
 
 def _replies(
@@ -331,23 +506,32 @@ def _pad_token_id(base: BaseModel) -> int:
 def _validation_scores(
     trial: _Trial, bank: AdapterBank, groups: Mapping[str, Sequence[UserData]]
 ) -> dict[str, float]:
-    """Macro validation ROUGE-L of every slot: mean over its users of the mean over items."""
+    """Macro validation ROUGE-L of every slot: mean over its users of the mean over items.
+
+    Users without a validation item do not count; a slot without any has the score 0 throughout,
+    so its first epoch is kept.
+    """
     adapter_of = {user.user_key: slot for slot, members in groups.items() for user in members}
     limit = trial.spec.evaluation.validation_sessions
+
+    def sessions_of(user: UserData) -> Sequence[Session]:
+        return choosing_sessions(user)[:limit]
+
     with trial.timed("validation"):
-        jobs = _jobs(trial, bank, adapter_of, "val", sessions_per_user=limit)
-        replies = _replies(trial, bank, jobs)
-    scores: dict[str, list[float]] = {key: [] for key in adapter_of}
-    for key in adapter_of:
-        for session in trial.users[key].of_split("val")[:limit]:
-            for turn in session.item_turns:
-                reply = replies[str(ItemId(key, session.session_id, turn))]
-                text = _text(trial, reply)
-                scores[key].append(rouge_l(session.messages[turn].text, text))
-    return {
-        slot: float(np.mean([np.mean(scores[user.user_key]) for user in members]))
-        for slot, members in groups.items()
-    }
+        replies = _replies(trial, bank, _jobs(trial, bank, adapter_of, sessions_of))
+    means: dict[str, list[float]] = {slot: [] for slot in groups}
+    for key, slot in adapter_of.items():
+        scores = [
+            rouge_l(
+                session.messages[turn].text,
+                _text(trial, replies[str(ItemId(key, session.session_id, turn))]),
+            )
+            for session in sessions_of(trial.users[key])
+            for turn in session.item_turns
+        ]
+        if scores:
+            means[slot].append(float(np.mean(scores)))
+    return {slot: float(np.mean(own)) if own else 0.0 for slot, own in means.items()}
 
 
 def _text(trial: _Trial, reply: Reply) -> str:
@@ -359,11 +543,7 @@ def _scored(
     trial: _Trial, bank: AdapterBank | None, adapter_of: Mapping[str, str], control: str
 ) -> pd.DataFrame:
     """Decode and score all items of the split: one row per item."""
-    with trial.timed("render"):
-        jobs = _jobs(trial, bank, adapter_of, trial.spec.split)
-    with trial.timed("decode"):
-        replies = _replies(trial, bank, jobs)
-    frame = _items_frame(trial, adapter_of, replies).assign(control=control)
+    frame = _answered(trial, bank, adapter_of).assign(control=control)
     trial.count("generated_tokens", int(frame["output_tokens"].sum()))
     with trial.timed("score"):
         scored = _with_metrics(trial, frame)
@@ -371,12 +551,24 @@ def _scored(
     return scored
 
 
+def _answered(
+    trial: _Trial, bank: AdapterBank | None, adapter_of: Mapping[str, str]
+) -> pd.DataFrame:
+    """All items of the split with their replies, not scored yet."""
+    with trial.timed("render"):
+        split = trial.spec.split
+        jobs = _jobs(trial, bank, adapter_of, lambda user: scored_sessions(user, split))
+    with trial.timed("decode"):
+        replies = _replies(trial, bank, jobs)
+    return _items_frame(trial, adapter_of, replies)
+
+
 def _items_frame(
     trial: _Trial, adapter_of: Mapping[str, str], replies: Mapping[str, Reply]
 ) -> pd.DataFrame:
     rows = []
     for key, slot in adapter_of.items():
-        for session in trial.users[key].of_split(trial.spec.split):
+        for session in scored_sessions(trial.users[key], trial.spec.split):
             for turn in session.item_turns:
                 item = ItemId(key, session.session_id, turn)
                 rows.append(_item_row(trial, session, item, replies[str(item)], slot))
@@ -439,12 +631,14 @@ def _count_tokens(trial: _Trial, slots: Sequence[SlotReport]) -> None:
 
 
 def write_outcome(outcome: CellOutcome, folder: Path) -> None:
-    """Write ``items.parquet``, ``adapters.safetensors`` (where there are any), ``outcome.json``."""
+    """Write ``outcome.json`` and, where there are any, items, adapters and scores of queries."""
     folder.mkdir(parents=True, exist_ok=True)
     if outcome.items is not None:
         outcome.items.to_parquet(folder / "items.parquet", index=False)
     if outcome.adapters is not None:
         save_state(outcome.adapters, folder / "adapters.safetensors")
+    if outcome.identification is not None:
+        write_identification(outcome.identification, folder)
     summary = {
         "spec": outcome.spec.model_dump(mode="json"),
         "slots": [asdict(report) for report in outcome.slots],

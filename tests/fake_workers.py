@@ -17,8 +17,14 @@ class FakeWorker:
         self.places = places
         self.cells = 0
 
-    def run(self, cell_id: str, spec: CellSpec, *, staging: Path) -> CellReport:
+    def run(
+        self, cell_id: str, spec: CellSpec, *, staging: Path, smaller_passes: bool = False
+    ) -> CellReport:
         self.cells += 1
+        if "too-large" in spec.arm and not (smaller_passes and "always" not in spec.arm):
+            self._note_size(cell_id, smaller_passes)
+            error = "torch.OutOfMemoryError: planted"
+            return CellReport(cell_id, False, "", error, NO_METRIC, 0.0, out_of_memory=True)
         if "raises" in spec.arm:
             return CellReport(cell_id, False, "", "Traceback: planted", NO_METRIC, 0.0)
         if "dies" in spec.arm:
@@ -30,6 +36,10 @@ class FakeWorker:
         staging.mkdir(parents=True)
         (staging / "made.txt").write_text(f"{os.getpid()} {self.cells}")
         return CellReport(cell_id, True, str(staging), "", 0.5, 0.0)
+
+    def _note_size(self, cell_id: str, smaller_passes: bool) -> None:
+        with (self.places.staging.parent / f"tried-{cell_id}").open("a") as file:
+            file.write(f"{os.getpid()} {smaller_passes}\n")
 
     def environment(self) -> dict[str, str]:
         return {"worker": "fake"}

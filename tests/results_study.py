@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from results.cold_warm import SCORE_COLUMNS
 from results.record import MetricInfo
 
 METRICS = {
@@ -46,6 +47,7 @@ class FakeCollected:
     missing: pd.DataFrame
     metrics: dict[str, MetricInfo]
     texts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    few: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SCORE_COLUMNS))
 
     def items(self, arm, *, seed, split="test", columns=None) -> pd.DataFrame:
         """Items of one arm and seed, the named columns alone."""
@@ -62,8 +64,12 @@ def fake_collected(
     noise: float = 0.05,
     items: int = 3,
     text: str = "Set the lights to warm | dim",
+    few: tuple[int, int] = (0, 0),
 ) -> FakeCollected:
-    """A study whose arms lift ROUGE-L by a planted amount; ``noise`` 0 makes all users equal."""
+    """A study whose arms lift ROUGE-L by a planted amount; ``noise`` 0 makes all users equal.
+
+    ``few``: numbers of cold-start and of warm users scored after few exchanges.
+    """
     rng = np.random.default_rng(5)
     lifts = LIFTS if arms is None else arms
     names = [f"user_{number:03d}" for number in range(users)]
@@ -88,7 +94,31 @@ def fake_collected(
         missing=pd.DataFrame(columns=["arm", "seed", "user_id", "reason"]),
         metrics=dict(METRICS),
         texts=_texts(lifts, names, items, text, rng),
+        few=few_exchanges(cold=few[0], warm=few[1], seeds=seeds, noise=noise),
     )
+
+
+def few_exchanges(
+    *,
+    cold: int,
+    warm: int,
+    adapters: tuple[str, ...] = ("lora", "prefix"),
+    seeds: tuple[int, ...] = (0,),
+    gain: float = 0.02,
+    noise: float = 0.0,
+) -> pd.DataFrame:
+    """Scores after 0, 1, 2, 4 and all (10) exchanges; each exchange lifts by ``gain``."""
+    rng = np.random.default_rng(7)
+    rows = [
+        (adapter, seed, start, number, used, f"{start}_{user}", 0.5 + gain * used + noise * draw, 9)
+        for adapter in adapters
+        for seed in seeds
+        for start, count in (("cold", cold), ("warm", warm))
+        for user in range(count)
+        for number, used in (("0", 0), ("1", 1), ("2", 2), ("4", 4), ("all", 10))
+        for draw in (rng.normal(),)
+    ]
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
 def _slots(lifts, names, seeds, rng) -> pd.DataFrame:

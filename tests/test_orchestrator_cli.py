@@ -28,6 +28,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (("--data", "edgewise:/no/such/folder"), "neither a source nor an existing folder"),
         (("--set", "lora.rnk=3"), "unknown setting 'lora.rnk'; did you mean 'lora.rank'?"),
         (("--set", "lora.rank=three"), "lora.rank input should be a valid integer"),
+        (("--set", "evaluation.encoder=embeded"), "did you mean 'embedded'?"),
+        (("--set", "shared.lora_from=./none"), "shared.lora_from: none has no adapter_config"),
         (("--config", "none.yaml"), "none.yaml: cannot be read"),
         (("--seeds", "one"), "whole numbers with commas are wanted"),
         (("--users", "0"), "data.users input should be greater than or equal to 1"),

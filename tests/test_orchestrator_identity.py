@@ -102,6 +102,8 @@ def test_every_field_of_a_spec_reaches_the_id() -> None:
         "model_sha256": "x",
         "threads": 2,
         "swapped_control": True,
+        "few_shot_examples": 1,
+        "exchange_counts": (1,),
     }
     assert set(changes) == set(CellSpec.model_fields)
     ids = {cell_id(spec(**{name: value})) for name, value in changes.items()}

@@ -14,7 +14,7 @@ from orchestrator.placement import Machine, place, this_machine
 from orchestrator.plan import Facts, Plan, PlannedCell, blocks_of, make_plan
 from orchestrator.settings import Settings
 from search_spaces.catalog import STUDIES
-from search_spaces.space import BASELINE, LORA_ALL, LORA_PER_USER, Arm, Study
+from search_spaces.space import BASELINE, LORA_ALL, LORA_CLUSTER, LORA_PER_USER, Study
 from tasks.cell import CellSpec
 
 FACTS = Facts(
@@ -24,6 +24,7 @@ FACTS = Facts(
     model_sha256="m",
     template_sha256="p",
     dtype="float32",
+    cold_start_users=("cold_1", "cold_2"),
 )
 PER_PERSONA = STUDIES["per_persona"]
 
@@ -55,14 +56,19 @@ def test_the_main_study_has_these_cells() -> None:
     assert counts == {
         ("baseline", "evaluate", "val"): 2,
         ("baseline", "evaluate", "test"): 2,
+        ("few_shot", "evaluate", "test"): 2,
         ("prefix_all", "train", "val"): 1,
         ("prefix_all", "evaluate", "test"): 2,
         ("lora_all", "train", "val"): 1,
         ("lora_all", "evaluate", "test"): 2,
         ("prefix_per_user", "personalize", "test"): 2,
         ("lora_per_user", "personalize", "test"): 2,
+        ("prefix_cold_start", "adapt_from_few", "test"): 1,
+        ("prefix_warm_start", "adapt_from_few", "test"): 1,
+        ("lora_cold_start", "adapt_from_few", "test"): 1,
+        ("lora_warm_start", "adapt_from_few", "test"): 1,
     }
-    assert plan().stages == ("baseline", "global", "per_user")
+    assert plan().stages == ("baseline", "few_shot", "global", "per_user", "cold_start")
     assert len({cell.cell_id for cell in cells}) == len(cells)
 
 
@@ -87,7 +93,7 @@ def test_a_parents_change_reaches_its_children_and_nothing_else() -> None:
         for c in after.cells
         if before[c.arm, c.spec.purpose, c.spec.split, c.spec.users] != c.cell_id
     }
-    assert different == {"lora_all", "lora_per_user"}
+    assert different == {"lora_all", "lora_per_user", "lora_cold_start", "lora_warm_start"}
 
 
 def test_seeds_multiply_trained_arms_and_a_greedy_baseline_needs_one() -> None:
@@ -114,10 +120,77 @@ def test_studies_that_cannot_be_planned() -> None:
         plan(Study("s", "", (BASELINE, LORA_PER_USER, LORA_ALL)))
     with pytest.raises(InputError, match="no users"):
         plan(facts=replace(FACTS, users=()))
-    with pytest.raises(InputError, match="grouping 'cluster'"):
-        plan(Study("s", "", (Arm("c", "cluster", "lora"),)))
+    with pytest.raises(InputError, match="lora_cluster starts from lora_all"):
+        plan(Study("s", "", (LORA_CLUSTER,)))
     from_base = plan(Study("s", "", (replace(LORA_PER_USER, start=None),)))
     assert all(cell.depends_on == () for cell in from_base.cells)
+
+
+def test_cluster_arms_and_the_gate_s_own_questions() -> None:
+    cells = plan(STUDIES["cluster"]).cells
+    by_id = {cell.cell_id: cell for cell in cells}
+    asked = {cell.arm for cell in cells if cell.spec.split == "gate"}
+    kinds = ("lora", "prefix")
+    ends = ("all", "cluster", "per_user", "cluster_user")
+    assert asked == {f"{kind}_{end}" for kind in kinds for end in ends}
+    for cell in cells:
+        parents = [by_id[name] for name in cell.depends_on]
+        if cell.arm == "lora_cluster" and cell.spec.purpose == "train":
+            assert [(p.arm, p.spec.purpose) for p in parents] == [("lora_all", "train")]
+        if cell.arm == "lora_cluster_user" and cell.spec.purpose == "personalize":
+            assert [(p.arm, p.spec.purpose) for p in parents] == [("lora_cluster", "train")]
+        if cell.arm == "lora_cluster_user" and cell.spec.split == "gate":
+            assert [(p.arm, p.spec.purpose) for p in parents] == [(cell.arm, "personalize")]
+            assert parents[0].spec.users == cell.spec.users
+        knows_clusters = "cluster" in cell.arm
+        assert (cell.spec.clusters_sha256 is not None) == knows_clusters
+    # Cells that both studies need are the same ones.
+    common = {cell.cell_id for cell in cells} & {cell.cell_id for cell in plan().cells}
+    assert {by_id[name].arm for name in common} >= {"baseline", "lora_all", "lora_per_user"}
+    other = replace(FACTS, clusters_sha256="other")
+    moved = {cell.cell_id for cell in plan(STUDIES["cluster"], other).cells}
+    assert {by_id[name].arm for name in set(by_id) - moved} == {
+        f"{kind}_{end}" for kind in kinds for end in ("cluster", "cluster_user")
+    }
+
+
+def test_the_few_shot_arm_is_the_baseline_with_exchanges_and_one_seed() -> None:
+    cells = plan(seeds=(0, 1), few_shot={"examples": 7}).cells
+    mine = [cell.spec for cell in cells if cell.arm == "few_shot"]
+    assert {(spec.seed, spec.split, spec.few_shot_examples) for spec in mine} == {(0, "test", 7)}
+    same = {"arm": "baseline", "few_shot_examples": 0}
+    twins = [spec.model_copy(update=same) for spec in mine]
+    assert twins == [c.spec for c in cells if c.arm == "baseline" and c.spec.split == "test"]
+
+
+def test_few_exchanges_of_cold_users_and_of_the_first_warm_ones() -> None:
+    cells = plan(cold_warm={"exchanges": (3, 1), "warm_users": 5}, block_users=4).cells
+    mine = {}
+    for cell in (cell for cell in cells if cell.spec.purpose == "adapt_from_few"):
+        mine.setdefault(cell.arm, []).append(cell.spec)
+        assert cell.spec.exchange_counts == (1, 3)
+        assert cell.spec.training is not None
+        assert cell.spec.training.token_budget is None
+        parent = next(other for other in cells if other.cell_id == cell.spec.parent)
+        assert parent.arm == cell.arm.replace("cold_start", "all").replace("warm_start", "all")
+    users = {arm: [spec.users for spec in specs] for arm, specs in mine.items()}
+    assert users["lora_cold_start"] == users["prefix_cold_start"] == [("cold_1", "cold_2")]
+    # Five in blocks of four: the last one is not left alone.
+    assert users["lora_warm_start"] == [FACTS.users[:5]]
+    (cold,), (warm,) = mine["lora_cold_start"], mine["lora_warm_start"]
+    assert warm.items_sha256 == FACTS.items_sha256["test"] != cold.items_sha256
+    other = plan(facts=replace(FACTS, data_sha256="e")).cells
+    assert cold.items_sha256 not in {cell.spec.items_sha256 for cell in other}
+
+
+@pytest.mark.parametrize("users", [(), ("cold_1",)])
+def test_none_or_one_cold_user_is_no_hindrance(users: tuple[str, ...]) -> None:
+    cells = plan(facts=replace(FACTS, cold_start_users=users)).cells
+    cold = [cell for cell in cells if cell.arm == "lora_cold_start"]
+    assert [cell.spec.users for cell in cold] == ([users] if users else [])
+    assert any(cell.arm == "lora_warm_start" for cell in cells)
+    none = plan(cold_warm={"warm_users": 0}).cells
+    assert not any(cell.arm == "lora_warm_start" for cell in none)
 
 
 @given(st.data())
@@ -154,7 +227,7 @@ def test_the_longest_way_comes_first_and_finished_cells_never() -> None:
     assert {cell.spec.purpose for cell in first} == {"train"}
     finished = {cell.cell_id for cell in cells if cell.spec.purpose == "train"}
     queue = CellQueue(cells, finished=finished)
-    assert queue.take(1)[0].arm in ("prefix_per_user", "lora_per_user")
+    assert queue.take(1)[0].stage == "cold_start"  # Many numbers of exchanges: the most work.
     assert not finished & {cell.cell_id for cell in queue.waiting}
 
 

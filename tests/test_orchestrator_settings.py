@@ -80,9 +80,10 @@ def test_every_error_is_named_at_once_with_file_and_line(tmp_path: Path) -> None
         "study.yaml:2: unknown setting 'lora.rnak'; did you mean 'lora.rank'?",
         "study.yaml:5: unknown setting 'learning_rate'; did you mean "
         "'shared.lora.learning_rate' or 'shared.prefix.learning_rate' or "
+        "'cluster.lora.learning_rate' or 'cluster.prefix.learning_rate' or "
         "'personal.lora.learning_rate' or 'personal.prefix.learning_rate'?",
         "study.yaml:6: 'model' is a section, give one of its settings: "
-        "model.name, model.revision, model.dtype",
+        "model.name, model.revision, model.dtype, model.quantization",
         "study.yaml:8: unknown setting 'data.userz'; did you mean 'data.users'?",
         "--set seed=[0]: unknown setting 'seed'; did you mean 'seeds'?",
         "study.yaml:3: lora.rank input should be a valid integer, not 'x'",

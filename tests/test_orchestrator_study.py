@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -35,7 +36,7 @@ SMALL = (
     *("--users", "4", "--no-dashboard", "--set", "data.sessions=10"),
     *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
     *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
-    *("--set", "statistics.resamples=200"),
+    *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
 )
 STUDY = ("--study", "per_persona")
 
@@ -65,6 +66,16 @@ def test_every_artifact_of_the_arms_is_there(finished: Path) -> None:
         for user in range(4):
             assert (finished / "models" / arm / f"user_{user}" / "adapter_config.json").is_file()
             assert (finished / "results" / arm / f"user_{user}" / "eval.json").is_file()
+    assert (finished / "results" / "few_shot" / "few_shot_eval.json").is_file()
+    assert (finished / "results" / "few_shot" / "sample_outputs.jsonl").stat().st_size > 0
+    few = json.loads((finished / "configs" / "few_shot.json").read_text())
+    assert (few["few_shot_examples"], few["training"]) == (10, None)
+    # Without cold-start users there are the warm ones' curves alone, and no adapter of theirs.
+    curves = pd.read_csv(finished / "results" / "stats" / "cold_warm.csv")
+    assert set(curves["start"]) == {"warm"}
+    assert set(curves["exchanges"]) == {"0", "1", "2", "4", "8", "all"}
+    assert not (finished / "configs" / "lora_cold_start.json").exists()
+    assert not (finished / "models" / "lora_warm_start").exists()
     for name in ("REPORT.md", "results/report.html", "experiment_registry.csv", "models/users.csv"):
         assert (finished / name).stat().st_size > 0
     frozen = json.loads((finished / "configs" / "baseline_v1.0.json").read_text())
@@ -84,8 +95,8 @@ def test_the_same_command_again_runs_nothing(
     before = table_hashes(finished)
     assert main(["run", "--workspace", str(finished), *STUDY, *SMALL]) == ExitCode.DONE
     shown = capsys.readouterr().out
-    assert "All 14 cells of study per_persona are done." in shown
-    assert "0 cells run, 14 found done" in shown
+    assert "All 18 cells of study per_persona are done." in shown
+    assert "0 cells run, 18 found done" in shown
     assert table_hashes(finished) == before
 
 
@@ -103,6 +114,25 @@ def test_a_lost_record_is_run_again_to_the_same_tables(finished: Path, tmp_path:
     again = ledger.load(victim.cell_id)
     assert again is not None
     assert again.attempt != victim.attempt
+
+
+def test_a_peft_folder_can_serve_as_the_all_persona_adapter(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Adopted, an exported adapter scores as it did; nothing is trained."""
+    folder = finished / "models" / "lora_all"
+    adopt = ("--set", f"shared.lora_from={folder}")
+    words = ["run", "--workspace", str(tmp_path / "w"), "--study", "global", *SMALL]
+    assert main([*words, *adopt, "--set", "lora.rank=4"]) == ExitCode.BAD_INPUT
+    told = capsys.readouterr().err
+    assert "it has lora.rank=8, the settings have 4" in " ".join(told.split())
+    assert main([*words, *adopt]) == ExitCode.DONE
+    scores = "results/lora_all/per_user_scores.csv"
+    assert (tmp_path / "w" / scores).read_bytes() == (finished / scores).read_bytes()
+    purposes = [record.purpose for record in Ledger(tmp_path / "w").records()]
+    assert purposes.count("adopt") == 1
+    assert main([*words, "--set", "shared.lora_from=no/where"]) == ExitCode.BAD_INPUT
+    assert "no/where has no adapter_config.json" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_frozen_baseline_is_not_changed(

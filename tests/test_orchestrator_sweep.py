@@ -161,6 +161,23 @@ def test_a_worker_that_always_dies_fails_its_cell_after_three_retries(
     assert "died 4 times" in error
 
 
+def test_a_cell_that_does_not_fit_is_tried_once_more_on_another_actor_in_smaller_passes(
+    tiny_ray: None, tmp_path: Path
+) -> None:
+    cells = [cell("fits", arm="too-large"), cell("never", arm="too-large always"), cell("good")]
+    book, _ = sweep(tmp_path, cells)
+    assert sorted(book.finished_cells) == ["fits", "good"]
+    assert book.attempts == {"fits": 2, "good": 1}
+    assert book.failed_cells["never"] == ("torch.OutOfMemoryError: planted", 2)
+    tried = {name: (tmp_path / f"tried-{name}").read_text().split() for name in ("fits", "never")}
+    assert tried["fits"][1:] == ["False"]
+    assert tried["never"][1::2] == ["False", "True"]
+    # Another process each time: an allocator keeps what it took.
+    assert int(tried["fits"][0]) != book.made_by("fits")[0]
+    assert len(set(tried["never"][::2])) == 2
+    assert not list((tmp_path / "staging").glob("*.smaller"))
+
+
 def test_a_stop_ends_a_running_sweep_at_once(tiny_ray: None, tmp_path: Path) -> None:
     calls = []
 

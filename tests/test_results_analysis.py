@@ -53,6 +53,25 @@ def test_cluster_arms_are_compared_with_the_coarser_and_the_finer_grouping():
     } <= names
 
 
+def test_the_few_shot_prompt_is_asked_about_where_it_is_there_and_never_primary():
+    before = [contrast.name for contrast in declared_contrasts(list(LIFTS))]
+    assert not any("few_shot" in name for name in before)
+    after = declared_contrasts([*LIFTS, "few_shot"])
+    new = {c.name: (c.question, c.primary) for c in after if c.name not in before}
+    assert new == {
+        "few_shot - baseline": ("adapted", False),
+        "lora_per_user - few_shot": ("prompted", False),
+        "prefix_per_user - few_shot": ("prompted", False),
+    }
+    arms = {**LIFTS, "few_shot": 0.06}
+    found = analysis_of(arms=arms)
+    assert found.arms[:3] == ("baseline", "few_shot", "lora_all")
+    row = found.row("lora_per_user - few_shot")
+    assert row["n_users"] == 12
+    assert row["mean_lift"] == pytest.approx(0.10, abs=0.04)
+    assert row["family"] != "primary"
+
+
 def test_mean_lift_and_t_equal_scipys_on_the_pivoted_table():
     collected = fake_collected(users=9)
     found = analyze(collected, seed=0, margin=0.01, resamples=300)

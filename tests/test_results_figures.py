@@ -28,7 +28,7 @@ def drawn(folder, only=None, **changes):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    return folder, *drawn(folder, users=8, text="<b>cost $5 & $6</b>")
+    return folder, *drawn(folder, users=8, text="<b>cost $5 & $6</b>", few=(2, 7))
 
 
 def test_the_whole_set_is_drawn_into_the_named_folders(whole):
@@ -56,7 +56,10 @@ def test_pngs_have_300_dots_an_inch(whole):
 
 def test_captions_have_n_the_intervals_kind_and_the_command(whole):
     for figure in whole[2]:
-        assert "n = 8 users" in figure.caption
+        size = (
+            "2 cold-start users and 7 warm-start users" if figure.name == "cold_warm" else "8 users"
+        )
+        assert f"n = {size}, 1 seed" in figure.caption
         assert "Interval: " in figure.caption
         assert "Redraw: python -m orchestrator report" in figure.caption
 

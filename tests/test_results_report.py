@@ -132,8 +132,9 @@ def test_pipes_and_newlines_stay_inside_a_cell():
 
 def test_stages_that_were_not_run_say_so_with_their_command(study):
     _, markdown, page = study
-    for name in ("persona_prediction", "full", "ablation", "cluster"):
+    for name in ("persona_prediction", "ablation", "cluster"):
         assert f"`python -m orchestrator run --study {name}`" in markdown
+    assert "Cold against warm start was not part of this study." in markdown
     assert "<code>python -m orchestrator run --study ablation</code>" in page
 
 

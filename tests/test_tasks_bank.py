@@ -29,7 +29,7 @@ CONFIGS = {
 
 def filled_bank(runtime: Runtime, config, slots, *, seed: int = 3) -> AdapterBank:
     """A bank whose slots all differ and are far from a fresh start."""
-    bank = make_bank(runtime, config=config, slots=slots, seed=seed, init_token_ids=[5, 6, 7])
+    bank = make_bank(runtime, config=config, slots=slots, seeds=[seed], init_token_ids=[5, 6, 7])
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in bank.parameters.values():
@@ -178,7 +178,7 @@ def test_dropout_keeps_the_mean_and_drops_at_the_rate(rate, width):
 def test_adapters_that_the_model_cannot_carry_are_refused(config, message):
     runtime = Runtime.of(tiny_model("llama"))
     with pytest.raises(TaskError, match=message):
-        make_bank(runtime, config=config, slots=("a",), seed=0, init_token_ids=[1])
+        make_bank(runtime, config=config, slots=("a",), seeds=[0], init_token_ids=[1])
 
 
 def test_rank_0_is_refused():
@@ -190,16 +190,16 @@ def test_a_bank_needs_distinct_slots():
     runtime = Runtime.of(tiny_model("llama"))
     for slots in ((), ("a", "a")):
         with pytest.raises(TaskError, match="distinct slots"):
-            make_bank(runtime, config=LoraConfig(), slots=slots, seed=0, init_token_ids=[1])
+            make_bank(runtime, config=LoraConfig(), slots=slots, seeds=[0], init_token_ids=[1])
 
 
 def test_a_fresh_lora_changes_nothing_and_a_fresh_prefix_is_the_texts_own_keys():
     runtime = Runtime.of(tiny_model("llama", dtype=torch.float64))
     rows = random_rows((12,))
     plain = pass_logits(runtime, None, rows, (0,))
-    lora = make_bank(runtime, config=LoraConfig(), slots=("a",), seed=0, init_token_ids=[])
+    lora = make_bank(runtime, config=LoraConfig(), slots=("a",), seeds=[0], init_token_ids=[])
     assert torch.equal(pass_logits(runtime, lora, rows, (0,)), plain)
     config = PrefixConfig(tokens=3)
-    prefix = make_bank(runtime, config=config, slots=("a",), seed=0, init_token_ids=[4, 5, 6, 9])
+    prefix = make_bank(runtime, config=config, slots=("a",), seeds=[0], init_token_ids=[4, 5, 6, 9])
     behind = pass_logits(runtime, None, [[4, 5, 6, *rows[0]]], (0,))
     assert (pass_logits(runtime, prefix, rows, (0,)) - behind[:, 3:]).abs().max() < 1e-12

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tasks.config import TaskError
-from tasks.encoder import Encoder, load_encoder
+from tasks.encoder import EMBEDDED, Encoder, check_encoder_exists, load_encoder
 
 TEXTS = [
     "Setting the lights to 50% brightness and warm color.",
@@ -64,6 +65,13 @@ def test_missing_encoder_is_a_task_error(tmp_path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "empty").mkdir()
     with pytest.raises(TaskError, match="cannot be loaded"):
         load_encoder(str(tmp_path / "empty"), device="cpu")
+
+
+def test_a_slip_in_an_encoder_s_name_is_found_without_loading(tmp_path: Path) -> None:
+    check_encoder_exists(EMBEDDED)
+    for name in ("embeded", str(tmp_path / "nowhere" / "encoder")):
+        with pytest.raises(TaskError, match=r"evaluation\.encoder: model .* is no folder"):
+            check_encoder_exists(name)
 
 
 def test_module_and_embedded_encoder_leave_sentence_transformers_alone() -> None:

@@ -33,7 +33,7 @@ ROW = torch.randint(0, VOCAB_SIZE, (1, 25), generator=torch.Generator().manual_s
 
 def random_bank(model, config, slots=("ann", "bob")) -> AdapterBank:
     bank = make_bank(
-        Runtime.of(model), config=config, slots=slots, seed=0, init_token_ids=[1, 2, 3]
+        Runtime.of(model), config=config, slots=slots, seeds=[0], init_token_ids=[1, 2, 3]
     )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -223,3 +223,19 @@ def test_a_bank_refuses_another_base_and_missing_slots():
     other = random_bank(tiny_model("llama"), ADAPTERS["lora"], slots=("ann", "cid"))
     with pytest.raises(TaskError, match="lack slots cid"):
         other.load(state, base=BASE)
+    with pytest.raises(TaskError, match="lack slots dora"):
+        other.load(state, base=BASE, source_of={"ann": "ann", "cid": "dora"})
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_slots_can_start_from_adapters_of_other_names(kind):
+    """Users from their cluster's adapter, or several configs of a user from one."""
+    model = tiny_model("llama")
+    given = random_bank(model, ADAPTERS[kind], slots=("cluster_0", "cluster_1")).state(base=BASE)
+    bank = random_bank(model, ADAPTERS[kind], slots=("ann", "bob", "cid"))
+    sources = {"ann": "cluster_1", "bob": "cluster_0", "cid": "cluster_1"}
+    bank.load(given, base=BASE, source_of=sources)
+    for name, tensor in bank.parameters.items():
+        for place, slot in enumerate(bank.slots):
+            source = given.slots.index(sources[slot])
+            assert torch.equal(tensor[place], given.tensors[name][source])

@@ -70,7 +70,7 @@ def runtime_of(family: str, dtype: torch.dtype = torch.float64) -> Runtime:
 
 def fresh_bank(runtime: Runtime, kind, slots) -> AdapterBank:
     config = ADAPTERS[kind] if isinstance(kind, str) else kind
-    return make_bank(runtime, config=config, slots=slots, seed=1, init_token_ids=[7, 8, 9])
+    return make_bank(runtime, config=config, slots=slots, seeds=[1], init_token_ids=[7, 8, 9])
 
 
 def trained(runtime: Runtime, kind, plans, *, slots=None, **arguments):
@@ -178,6 +178,36 @@ def other_tokens(given: SlotPlan) -> SlotPlan:
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
+def test_configs_budgets_and_seeds_of_one_user_share_a_bank_as_if_each_were_alone(kind):
+    """A slot is (user × config × seed): three rates, three budgets, two seeds, one pass."""
+    every = examples(20, seed=5)
+    plans = [
+        SlotPlan(f"rate {rate}", TRAINING.model_copy(update={"learning_rate": rate}), 5, every[:4])
+        for rate in (1e-3, 5e-3, 2e-2)
+    ]
+    plans += [SlotPlan(f"budget {count}", TRAINING, 5, every[:count]) for count in (8, 12, 20)]
+    plans += [SlotPlan(f"seed {seed}", TRAINING, seed, every[:4]) for seed in (6, 7)]
+    seeds = [plan.seed for plan in plans]
+    config = DROPOUT if kind == "lora" else ADAPTERS[kind]
+    together = _seeded(config, [plan.slot for plan in plans], seeds)
+    train_bank(runtime_of("qwen2"), together, plans, pad_token_id=0)
+    for plan in plans:
+        alone = _seeded(config, [plan.slot], [plan.seed])
+        train_bank(runtime_of("qwen2"), alone, [plan], pad_token_id=0)
+        assert distance(of_slot(together, plan.slot), of_slot(alone, plan.slot)) < 1e-9
+    distinct = {
+        of_slot(together, p.slot)[next(iter(together.parameters))].sum().item() for p in plans
+    }
+    assert len(distinct) == len(plans) if kind == "lora" else len(distinct) >= 6
+
+
+def _seeded(config, slots, seeds) -> AdapterBank:
+    return make_bank(
+        runtime_of("qwen2"), config=config, slots=slots, seeds=seeds, init_token_ids=[7, 8, 9]
+    )
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
 def test_another_users_tokens_do_not_move_an_adapter_by_a_bit(kind):
     ann, bob, cid = PLANS[0], PLANS[1], PLANS[2]
     runtime = runtime_of("qwen2", torch.float32)
@@ -268,7 +298,13 @@ def test_every_row_and_every_step_draws_its_own_dropout():
 @pytest.mark.parametrize("kind", [DROPOUT, ADAPTERS["prefix"]], ids=["dropout", "prefix"])
 def test_recomputed_activations_give_the_same_adapters(family, kind):
     kept, _ = trained(runtime_of(family), kind, PLANS)
-    recomputed, _ = trained(runtime_of(family), kind, PLANS, recompute_activations=True)
+    thrifty = [
+        dataclasses.replace(
+            one, config=one.config.model_copy(update={"recompute_activations": True})
+        )
+        for one in PLANS
+    ]
+    recomputed, _ = trained(runtime_of(family), kind, thrifty)
     for one in PLANS:
         assert distance(of_slot(kept, one.slot), of_slot(recomputed, one.slot)) < 1e-12
     assert not any(layer.training for layer in runtime_of(family).decoder.layers)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from benchmarks.work import synthetic_users
 from data.schema import UserData
@@ -24,6 +26,7 @@ from tasks.config import (
 )
 from tasks.encoder import Encoder, load_encoder
 from tasks.grouping import derangement
+from tasks.splits import choosing_sessions
 from tasks.trial import run_cell, write_outcome
 
 USERS, SESSIONS = 4, 12
@@ -110,7 +113,11 @@ def test_a_shared_adapter_learns_and_its_best_epoch_is_kept(kind, base, encoder,
         adapter=outcome.adapters.config, parent="p", split="val",
     )  # fmt: skip
     items = run_cell(cell, users=users, base=base, encoder=encoder, parent=outcome.adapters).items
-    macro = items.groupby("user_id")["rouge_l"].mean().mean()
+    # The later half of validation is the gate's: choices do not see it.
+    chosen = {(u.user_key, one.session_id) for u in users for one in choosing_sessions(u)}
+    seen = items[[key in chosen for key in zip(items["user_id"], items["session_id"], strict=True)]]
+    assert 0 < len(seen) < len(items)
+    macro = seen.groupby("user_id")["rouge_l"].mean().mean()
     # Validation inside training decodes through the very same bank, hooks added once.
     assert macro == pytest.approx(max(row["val_rouge_l"] for row in outcome.curve), abs=1e-9)
 
@@ -166,6 +173,69 @@ def test_arguments_that_do_not_fit_the_spec_are_refused(base, encoder, users) ->
         run_cell(cell, users=users[::-1], base=base, encoder=encoder)
     with pytest.raises(TaskError, match="names parent"):
         run_cell(cell.model_copy(update={"parent": "x"}), users=users, base=base, encoder=encoder)
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+def test_cluster_adapters_start_from_everybody_s_and_users_from_their_cluster_s(
+    kind, base, encoder, users, parents
+):  # type: ignore[no-untyped-def]
+    grouped = [replace(user, cluster=place % 2) for place, user in enumerate(users)]
+    parent: AdapterState = parents[kind].adapters
+    cell = spec(
+        f"{kind}_cluster", grouped, purpose="train", grouping="cluster", adapter=parent.config,
+        training=SHARED, split="val", parent="p",
+    )  # fmt: skip
+    clusters = run_cell(cell, users=grouped, base=base, encoder=encoder, parent=parent)
+    assert clusters.adapters is not None
+    assert sorted(clusters.adapters.slots) == ["cluster_0", "cluster_1"]
+    personal = spec(
+        f"{kind}_cluster_user", grouped, purpose="personalize", grouping="user",
+        adapter=parent.config, training=PERSONAL.model_copy(update={"learning_rate": 1e-12}),
+        parent="c",
+    )  # fmt: skip
+    outcome = run_cell(
+        personal, users=grouped, base=base, encoder=encoder, parent=clusters.adapters
+    )
+    assert outcome.adapters is not None
+    for user in grouped:
+        own = outcome.adapters.one(user.user_key).tensors
+        start = clusters.adapters.one(f"cluster_{user.cluster}").tensors
+        for name in own:
+            assert torch.allclose(own[name], start[name], atol=1e-9)
+    scored = spec(
+        f"{kind}_cluster", grouped, purpose="evaluate", grouping="cluster",
+        adapter=parent.config, parent="c",
+    )  # fmt: skip
+    items = run_cell(
+        scored, users=grouped, base=base, encoder=encoder, parent=clusters.adapters
+    ).items
+    assert items is not None
+    cluster_of = {user.user_key: f"cluster_{user.cluster}" for user in grouped}
+    assert items["adapter_of"].tolist() == [cluster_of[user] for user in items["user_id"]]
+
+
+def test_the_gate_asks_own_adapters_on_what_nothing_else_has_used(base, encoder, users, parents):  # type: ignore[no-untyped-def]
+    own = personalized(base, encoder, users, parents, "lora").adapters
+    first = users[0].user_key
+    lacking = AdapterState(
+        own.config, own.slots[1:], {n: t[1:] for n, t in own.tensors.items()}, own.base
+    )
+    cell = spec(
+        "lora_per_user", users, purpose="evaluate", grouping="user", adapter=own.config,
+        split="gate", parents=("p1", "p2"),
+    )  # fmt: skip
+    outcome = run_cell(cell, users=users, base=base, encoder=encoder, parent=lacking)
+    assert [slot.slot for slot in outcome.slots if slot.status == "skipped"] == [first]
+    assert outcome.items is not None
+    assert (outcome.items["adapter_of"] == outcome.items["user_id"]).all()
+    for user in users[1:]:
+        asked = set(outcome.items.loc[outcome.items["user_id"] == user.user_key, "session_id"])
+        chosen = {one.session_id for one in choosing_sessions(user)}
+        rest = {one.session_id for one in user.of_split("val") if one.item_turns} - chosen
+        assert asked == rest
+    nobody = run_cell(cell, users=users, base=base, encoder=encoder, parent=None)
+    assert nobody.items is None
+    assert {slot.status for slot in nobody.slots} == {"skipped"}
 
 
 def test_a_derangement_moves_everybody_and_uses_every_adapter_once() -> None:

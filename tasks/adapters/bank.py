@@ -92,8 +92,16 @@ class AdapterBank(ABC):
         """A detached copy on the device, for shift norms, best epochs and roll-backs."""
         return {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
 
-    def load(self, state: AdapterState, *, base: str) -> None:
-        """Take over adapters: slot by slot by name, or one shared adapter into every slot.
+    def load(
+        self, state: AdapterState, *, base: str, source_of: Mapping[str, str] | None = None
+    ) -> None:
+        """Take over adapters: slot by slot by name, or a lone adapter of another name for all.
+
+        Args:
+            state: the adapters.
+            base: fingerprint of the base model in use.
+            source_of: slot → the state's slot that it starts from, for every slot of the bank
+                (a user from the cluster's adapter, several configs of a user from one).
 
         Raises:
             TaskError: another base model, another shape, or a slot that the state lacks.
@@ -117,14 +125,21 @@ class AdapterBank(ABC):
                 f"({self.config.kind}) does not adapt"
             )
         self._check_fit(state.config)
-        shared = len(state.slots) == 1 and state.slots[0] not in self.slots
-        missing = [] if shared else [slot for slot in self.slots if slot not in state.slots]
-        if missing:
-            raise TaskError(f"the given adapters lack slots {', '.join(missing[:8])}")
-        order = [0 if shared else state.slots.index(slot) for slot in self.slots]
+        order = self._order_in(state, source_of)
         with torch.no_grad():
             for name, own in self.parameters.items():
                 own.copy_(state.tensors[name][order].to(own))
+
+    def _order_in(self, state: AdapterState, source_of: Mapping[str, str] | None) -> list[int]:
+        """Place in ``state`` of the adapter that each slot starts from."""
+        if source_of is None:
+            lone = len(state.slots) == 1 and state.slots[0] not in self.slots
+            source_of = {slot: state.slots[0] if lone else slot for slot in self.slots}
+        wanted = [source_of.get(slot, slot) for slot in self.slots]
+        missing = [slot for slot in dict.fromkeys(wanted) if slot not in state.slots]
+        if missing:
+            raise TaskError(f"the given adapters lack slots {', '.join(missing[:8])}")
+        return [state.slots.index(slot) for slot in wanted]
 
     def _check_fit(self, given: AdapterConfig) -> None:
         """Refuse adapters whose tensors fit but mean something else here.

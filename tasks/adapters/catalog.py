@@ -18,12 +18,12 @@ def make_bank(
     *,
     config: AdapterConfig,
     slots: Sequence[str],
-    seed: int,
+    seeds: Sequence[int],
     init_token_ids: Sequence[int],
 ) -> AdapterBank:
-    """A fresh bank of the kind that the config names."""
+    """A fresh bank of the kind that the config names; ``seeds``: one per slot, or one for all."""
     match config:
         case LoraConfig():
-            return LoraBank(runtime, config=config, slots=slots, seed=seed)
+            return LoraBank(runtime, config=config, slots=slots, seeds=seeds)
         case PrefixConfig():
             return PrefixBank(runtime, config=config, slots=slots, init_token_ids=init_token_ids)

@@ -55,30 +55,43 @@ class LoraBank(AdapterBank):
     config: LoraConfig
 
     def __init__(
-        self, runtime: Runtime, *, config: LoraConfig, slots: Sequence[str], seed: int = 0
+        self,
+        runtime: Runtime,
+        *,
+        config: LoraConfig,
+        slots: Sequence[str],
+        seeds: Sequence[int] = (0,),
     ) -> None:
+        """``seeds``: of the initial factors, one for each slot or one for all."""
         super().__init__(runtime, config=config, slots=slots)
+        if len(seeds) not in (1, len(slots)):
+            raise TaskError(f"{len(seeds)} seeds for {len(slots)} slots; give one each, or one")
         self.targets = target_names(runtime.decoder, config.target_modules)
         self.scale = config.alpha / config.rank
         self._handles: list[RemovableHandle] = []
         for name in self.targets:
             module = runtime.decoder.get_submodule(name)
-            a, b = self._initial(name, module, seed=seed)
+            a, b = self._initial(name, module, seeds)
             self.parameters[f"{name}.A"] = a
             self.parameters[f"{name}.B"] = b
 
-    def _initial(self, name: str, module: Any, *, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A as in PEFT (Kaiming uniform, a = √5), equal for all slots; B is zero."""
+    def _initial(
+        self, name: str, module: Any, seeds: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A as in PEFT (Kaiming uniform, a = √5), equal for slots of one seed; B is zero."""
         width, height, rank = int(module.in_features), int(module.out_features), self.config.rank
+        drawn = {seed: self._drawn(name, seed, rank=rank, width=width) for seed in set(seeds)}
+        device, count = self.runtime.device, len(self.slots)
+        every = seeds if len(seeds) == count else [seeds[0]] * count
+        a = torch.stack([drawn[seed] for seed in every]).to(device)
+        b = torch.zeros(count, height, rank, dtype=self.dtype, device=device)
+        return a.requires_grad_(), b.requires_grad_()
+
+    def _drawn(self, name: str, seed: int, *, rank: int, width: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed_of("lora-init", seed, name))
         bound = 1 / math.sqrt(width)
-        one = torch.empty(rank, width, dtype=self.dtype).uniform_(
-            -bound, bound, generator=generator
-        )
-        device = self.runtime.device
-        a = one.to(device).expand(len(self.slots), rank, width).clone().requires_grad_()
-        b = torch.zeros(len(self.slots), height, rank, dtype=self.dtype, device=device)
-        return a, b.requires_grad_()
+        empty = torch.empty(rank, width, dtype=self.dtype)
+        return empty.uniform_(-bound, bound, generator=generator)
 
     @contextmanager
     def attached(self) -> Iterator[None]:

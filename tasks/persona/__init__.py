@@ -1,0 +1,1 @@
+"""Persona prediction: whose message is this? Names masked, texts, representations, likelihoods."""
