@@ -233,26 +233,33 @@ def _show_outcome(outcome: Any, root: Path) -> None:
 
 
 def summary_table(rows: Sequence[Any]) -> Table:
-    """Arms × macro ROUGE-L, lift with interval, users helped and hurt."""
-    title = "Macro ROUGE-L on test items; lift over the baseline, users helped and hurt"
+    """Arms × macro ROUGE-L, lift with interval, users helped and hurt; 80 columns are enough."""
+    counts = {row.users for row in rows}
+    users = f", n = {counts.pop()} users" if len(counts) == 1 else ""
+    title = f"Macro ROUGE-L on test items, lift over the baseline{users}"
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
-    table.add_column("arm", no_wrap=True)
-    for name in ("ROUGE-L", "lift", "95 % interval", "helped", "hurt", "users"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("arm", overflow="fold", min_width=20)
+    widths = {"ROUGE-L": 7, "lift": 6, "95 % interval": 15, "helped": 6, "hurt": 4}
+    if not users:
+        widths["users"] = 5
+    for name, width in widths.items():
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
     for row in rows:
-        interval = "" if row.low is None else f"{row.low:+.3f} … {row.high:+.3f}"
-        table.add_row(
-            row.arm,
-            "n/a" if row.macro is None else f"{row.macro:.3f}",
-            "" if row.lift is None else f"{row.lift:+.3f}",
-            interval,
-            "" if row.helped is None else str(row.helped),
-            "" if row.hurt is None else str(row.hurt),
-            str(row.users),
-        )
+        cells = _summary_cells(row)
+        table.add_row(row.arm, *(cells if users else [*cells, str(row.users)]))
     return table
+
+
+def _summary_cells(row: Any) -> list[str]:
+    return [
+        "n/a" if row.macro is None else f"{row.macro:.3f}",
+        "" if row.lift is None else f"{row.lift:+.3f}",
+        "" if row.low is None else f"{row.low:+.3f} … {row.high:+.3f}",
+        "" if row.helped is None else str(row.helped),
+        "" if row.hurt is None else str(row.hurt),
+    ]
 
 
 @app.command()

@@ -55,10 +55,7 @@ def export_models(
         InputError: a user that the plan does not know.
     """
     known = dict.fromkeys(
-        user
-        for cell in plan.cells
-        if cell.spec.purpose in ARM_PURPOSES
-        for user in cell.spec.users
+        user for cell in plan.cells if cell.spec.purpose in ARM_PURPOSES for user in cell.spec.users
     )
     for user in users or ():
         if user not in known:

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 
 from results.document import records
 from results.figure_style import (
@@ -184,6 +185,7 @@ def match_curves(evaluation: PersonaEvaluation) -> Canvas | None:
     axis.plot([1, most], [1 / most, 1], ":", color=INK, linewidth=1, label="chance")
     axis.set_xlim(1, most)
     axis.set_ylim(0, 1.02)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("k: users that are looked at")
     axis.set_ylabel("share of messages whose writer is among them")
     axis.grid()

@@ -42,7 +42,7 @@ from results.persona_wording import (
     method_title,
     null_words,
 )
-from results.wording import bounds, interval, number, p_text, plural, share
+from results.wording import bounds, interval, number, p_text, plural, share, verdict
 
 MAX_NAMED = 20
 DECLARED = ("lora_all", "prefix_all", "lora_per_user", "prefix_per_user")
@@ -107,7 +107,8 @@ def persona_section(evaluation: PersonaEvaluation, figures: Sequence[Figure]) ->
         _methods(evaluation),
         *_shown(by_name, "accuracy", "confusion_matrix", "match_curves"),
         Heading(text="What adaptation does to separability"),
-        Bullets(items=tuple(map(contrast_finding, adapted)) or (_no_adapted(evaluation),)),
+        Text(text=_counted(adapted) if adapted else _no_adapted(evaluation)),
+        *([Bullets(items=tuple(map(contrast_finding, adapted)))] if adapted else []),
     ]
     if adapted or others:
         blocks += [_contrasts([*adapted, *others]), *_shown(by_name, "adaptation")]
@@ -159,20 +160,22 @@ def _methods(evaluation: PersonaEvaluation) -> Table:
     rows = []
     for method in evaluation.rankings:
         first, macro = evaluation.number(method), evaluation.number(method, MACRO)
-        line = [Cell(method_title(method)), value(first["n_candidates"]), value(first["n_queries"])]
+        sizes = f"{first['n_candidates']:,} / {first['n_queries']:,}"
+        line = [Cell(method_title(method)), Cell(sizes, first["n_candidates"])]
         for metric in (FIRST, "accuracy_at_5", "mrr"):
             row = evaluation.number(method, metric)
             ends = interval(row["low"], row["high"])
             line.append(Cell(f"{number(row['value'])} {ends}", _sortable(row["value"])))
-        line += [value(macro["value"]), value(first["chance"]), value(first["null_99"])]
+        bars = f"{number(first['chance'])} / {number(first['null_99'])}"
+        line += [value(macro["value"]), Cell(bars, _sortable(first["null_99"]))]
         rows.append([*line, Cell(null_words(first))])
-    headers = ("Method", "Candidates", "Messages", "Accuracy at 1", "Accuracy at 5", "MRR")
+    headers = ("Method", "Candidates / messages", "Accuracy at 1", "Accuracy at 5", "MRR")
     return table(
         "Ways of telling users apart, with 95 % bootstrap intervals over users; macro: mean over "
         "users; null: 99th percentile of accuracy at 1 under permuted labels. Ties count against "
         "the true user. Methods with fewer candidates have an easier task: compare them by the "
         "paired table below.",
-        (*headers, "Macro accuracy", "Chance at 1", "Null, 99 %", "Finding"),
+        (*headers, "Macro accuracy", "Chance / null", "Finding"),
         rows,
     )
 
@@ -185,8 +188,7 @@ def _contrasts(rows: Sequence[dict[str, Any]]) -> Table:
     lines = [
         [
             Cell(contrast_words(row["contrast"])),
-            value(int(row["n_users"])),
-            value(int(row["n_queries"])),
+            Cell(f"{row['n_users']:,} / {row['n_queries']:,}", float(row["n_users"])),
             Cell(f"{number(row['value'])} / {number(row['reference_value'])}", row["value"]),
             value(row["mean_lift"], signed=True),
             span(*bounds(row), signed=True),
@@ -199,7 +201,7 @@ def _contrasts(rows: Sequence[dict[str, Any]]) -> Table:
         ]
         for row in rows
     ]  # fmt: skip
-    headers = ("Contrast", "Users", "Messages", "Accuracies", "Difference", "95 % interval")
+    headers = ("Contrast", "Users / messages", "Accuracies", "Difference", "95 % interval")
     return table(
         "Accuracy at 1, paired by user, on the messages and candidates that both have. The "
         "sign-flip test over users decides; p is adjusted (Holm for adapted against base, "
@@ -208,6 +210,17 @@ def _contrasts(rows: Sequence[dict[str, Any]]) -> Table:
          "Finding"),
         lines,
     )  # fmt: skip
+
+
+def _counted(rows: Sequence[dict[str, Any]]) -> str:
+    """How many adapted methods separate users better, worse, or show no evidence."""
+    said = [verdict(row) for row in rows]
+    better, worse = said.count("higher"), said.count("lower")
+    return (
+        f"Of {plural(len(rows), 'adapted method')}, with evidence: {better} better and {worse} "
+        f"worse than the base at telling users apart; {len(rows) - better - worse} without "
+        "evidence of a difference."
+    )
 
 
 def _no_adapted(evaluation: PersonaEvaluation) -> str:

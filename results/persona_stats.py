@@ -38,6 +38,7 @@ PRIMARY_METHOD = "encoder"
 BASE, CONTROLS, CENTERED = "base", ("tfidf", "length"), "_centered"
 ADAPTED = ("prefix_all", "lora_all", "prefix_per_user", "lora_per_user")
 ORDER = ("encoder", BASE, *ADAPTED)
+DECIMALS = 12
 HARDEST_PAIRS = 10
 MIN_USERS = 3
 """A cluster's interval needs so many."""
@@ -128,9 +129,11 @@ def _method_rows(ranking: Ranking, *, seed: int, resamples: int) -> list[dict[st
             macro=metric == MACRO,
             resamples=resamples,
         )
-        row = {"method": ranking.method, "metric": metric, "value": found.value}
+        # Shares meet the null's percentiles exactly; float dust must not decide which is above.
+        value = round(found.value, DECIMALS)
+        row = {"method": ranking.method, "metric": metric, "value": value}
         row |= {"low": found.low, "high": found.high}
-        row |= _null(ranking, metric, hit, found.value, seed=seed, permutations=resamples)
+        row |= _null(ranking, metric, hit, value, seed=seed, permutations=resamples)
         rows.append(row | sizes)
     return rows
 
@@ -151,7 +154,7 @@ def _null(
         rng=np.random.default_rng(seed),
         permutations=permutations,
     )
-    edges = np.quantile(null, [0.95, 0.99])
+    edges = np.quantile(null, [0.95, 0.99]).round(DECIMALS)
     return {
         "chance": chance(hit, len(ranking.users)),
         "null_mean": float(null.mean()),
@@ -189,8 +192,9 @@ def contrasts_table(
     table = pd.DataFrame([row | extra for row, extra in zip(rows, beside, strict=True)])
     if not len(table):
         return pd.DataFrame(columns=["contrast", "question", "low", "high", "mean_lift"])
-    # Accuracies are small fractions, so an end can be 0, and float dust must not decide its sign.
-    return table.assign(low=table["ci_low"].round(12), high=table["ci_high"].round(12))
+    # Differences of shares can end at 0 exactly; float dust must not give them a sign.
+    ends = {end: table[f"ci_{end}"].round(DECIMALS) for end in ("low", "high")}
+    return table.assign(**ends)
 
 
 def _compared(

@@ -189,13 +189,13 @@ def _gate(analysis: Analysis) -> list[Block]:
     for row in records(analysis.gate.oracles):
         seed = f", seed {row['seed']}" if analysis.n_seeds > 1 else ""
         chance = number(row["null_high"], signed=True)
+        lift, without = (number(row[name], signed=True) for name in ("gated_lift", "own_lift"))
         told.append(
-            f"{arm_title(str(row['arm']))}{seed}: kept for {row['kept']} of {row['n_users']} users; "
-            f"mean lift over {arm_title(str(row['fallback']))} "
-            f"{number(row['gated_lift'], signed=True)} behind the gate, "
-            f"{number(row['own_lift'], signed=True)} without it. Picking each user's better adapter "
-            f"with hindsight gains {number(row['oracle_gain'], signed=True)} over the better arm "
-            f"for all; noise alone gains up to {chance} (95 % of permutations)."
+            f"{arm_title(str(row['arm']))}{seed}: kept for {row['kept']} of {row['n_users']} "
+            f"users; mean lift over {arm_title(str(row['fallback']))} {lift} behind the gate, "
+            f"{without} without it. Picking each user's better adapter with hindsight gains "
+            f"{number(row['oracle_gain'], signed=True)} over the better arm for all; noise alone "
+            f"gains up to {chance} (95 % of permutations)."
         )
     text = (
         "A user's adapter is kept only where it beats the shared one on validation exchanges that "

@@ -172,7 +172,7 @@ def test_methods_are_summed_up_with_chance_and_null() -> None:
     none = random_ranking(rng, method="base")
     table = methods_table([good, none], seed=1, resamples=500).set_index(["method", "metric"])
     first = table.loc[("encoder", "accuracy_at_1")]
-    assert first["value"] == own_hits(good, "accuracy_at_1").mean()
+    assert first["value"] == pytest.approx(own_hits(good, "accuracy_at_1").mean())
     assert first["low"] < first["value"] < first["high"]
     assert (first["chance"], first["n_users"], first["n_queries"]) == (1 / 12, 12, 72)
     assert first["null_mean"] == pytest.approx(1 / 12, abs=0.01)
@@ -181,6 +181,20 @@ def test_methods_are_summed_up_with_chance_and_null() -> None:
     assert not table.loc[("base", "accuracy_at_1"), "above_null"]
     again = methods_table([good, none], seed=1, resamples=500).set_index(["method", "metric"])
     pd.testing.assert_frame_equal(table, again)
+
+
+def test_a_value_that_meets_the_percentile_is_not_above_it() -> None:
+    # Every order of three users hits one query of three or more: the null's top is the value.
+    scores = np.zeros((28, 3))
+    scores[:, 0] = 1
+    found = ranking(scores, [0] * 6 + [1] * 11 + [2] * 11)
+    row = methods_table([found], seed=0, resamples=400).iloc[0]
+    edge = row["null_99"]
+    assert row["value"] == round(6 / 28, 12)
+    assert not row["above_null"]
+    top = ranking(scores, [0] * 11 + [1] * 11 + [2] * 6)
+    row = methods_table([top], seed=0, resamples=400).iloc[0]
+    assert (row["value"], row["null_99"], row["above_null"]) == (edge, edge, False)
 
 
 def test_macro_accuracy_weighs_users_alike() -> None:
