@@ -147,7 +147,7 @@ def write_configs(
         trained = next((spec for spec in specs if spec.training is not None), specs[0])
         dumped = trained.model_dump(mode="json")
         names = ("adapter", "training", "swapped_control", "few_shot_examples", "exchange_counts")
-        own |= {name: dumped[name] for name in (*names, "adopted_sha256")}
+        own |= {name: dumped[name] for name in (*names, "adopted_sha256", "representation")}
         own["seeds"] = sorted({spec.seed for spec in specs})
         name = BASELINE_CONFIG if arm.name == "baseline" else arm.name
         write_json(workspace.configs / f"{name}.json", own | common, depth=3)

@@ -96,6 +96,8 @@ def test_every_field_of_a_spec_reaches_the_id() -> None:
         "seed": 1,
         "users": ("user_2", "user_1"),
         "parent": "abc",
+        "parents": ("abc",),
+        "representation": "hidden",
         "data_sha256": "x",
         "items_sha256": "x",
         "template_sha256": "x",
@@ -104,6 +106,8 @@ def test_every_field_of_a_spec_reaches_the_id() -> None:
         "swapped_control": True,
         "few_shot_examples": 1,
         "exchange_counts": (1,),
+        "clusters_sha256": "x",
+        "adopted_sha256": "x",
     }
     assert set(changes) == set(CellSpec.model_fields)
     ids = {cell_id(spec(**{name: value})) for name, value in changes.items()}
