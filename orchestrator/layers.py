@@ -71,6 +71,21 @@ def resolve_settings(
     return settings
 
 
+def with_differences(settings: Settings, differences: Mapping[str, Any], *, where: str) -> Settings:
+    """Settings with some of them changed, by dotted name; ``where`` says who asks, in errors.
+
+    Raises:
+        SettingsError: unknown names, wrong types.
+    """
+    entries = _given(differences, where)
+    misplaced = _misplaced(entries)
+    good = [entry for entry in entries if entry not in misplaced]
+    changed, wrong = _validated(good, base=settings)
+    if changed is None or misplaced or wrong:
+        raise SettingsError([*misplaced.values(), *wrong])
+    return changed
+
+
 def _given(values: Mapping[str, Any], where: str) -> list[Entry]:
     return [Entry(tuple(name.split(".")), value, where) for name, value in values.items()]
 
@@ -121,8 +136,10 @@ def _hint(dotted: str) -> str:
     return f"{where}there are: {', '.join(listed)}"
 
 
-def _validated(entries: Sequence[Entry]) -> tuple[Settings | None, list[Problem]]:
-    tree = Settings().model_dump()
+def _validated(
+    entries: Sequence[Entry], *, base: Settings | None = None
+) -> tuple[Settings | None, list[Problem]]:
+    tree = (base or Settings()).model_dump()
     where: dict[tuple[str, ...], str] = {}
     for entry in entries:
         *parents, last = entry.path

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from orchestrator.exit_codes import InputError
 from orchestrator.identity import cell_id
+from orchestrator.layers import with_differences
 from orchestrator.settings import Settings
 from search_spaces.space import Arm, Study
 from tasks.cell import CellSpec, Purpose
@@ -276,11 +277,18 @@ class _Maker:
             raise _not_listed(arm)
         return None if arm.start is None else shared[arm.start, seed]
 
+    def _settings(self, arm: Arm) -> Settings:
+        """The study's settings with the arm's own differences."""
+        if not arm.settings:
+            return self.settings
+        return with_differences(self.settings, arm.settings, where=f"arm {arm.name}")
+
     def _adapter(self, arm: Arm) -> AdapterConfig:
-        return self.settings.lora if arm.adapter == "lora" else self.settings.prefix
+        own = self._settings(arm)
+        return own.lora if arm.adapter == "lora" else own.prefix
 
     def _training(self, arm: Arm) -> TrainingConfig:
-        own = self.settings
+        own = self._settings(arm)
         by_adapter = {
             "all": {"lora": own.shared.lora, "prefix": own.shared.prefix},
             "cluster": {"lora": own.cluster.lora, "prefix": own.cluster.prefix},

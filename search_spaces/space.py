@@ -19,7 +19,9 @@ class Arm:
     message is this, by sentence vectors, mean-pooled hidden states (of the base, or with the
     ``start`` arm's adapter), or the likelihood under each user's adapter of the ``start`` arm.
     ``gated`` adds the no-harm gate as an arm: a user's adapter is kept only where it beats the
-    ``start`` arm's on validation exchanges that nothing else has used.
+    ``start`` arm's on validation exchanges that nothing else has used. ``settings`` holds this
+    arm's own differences from the study's settings, by dotted name: an ablation's or a search's
+    variant is an arm of another name with other settings.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Arm:
     few_shot: bool = False
     from_few: Literal["cold", "warm"] | None = None
     identify: Literal["encoder", "hidden", "likelihood"] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,18 @@ def test_the_few_shot_arm_is_the_baseline_with_exchanges_and_one_seed() -> None:
     assert twins == [c.spec for c in cells if c.arm == "baseline" and c.spec.split == "test"]
 
 
+def test_an_arm_s_own_settings_change_its_cells_alone() -> None:
+    wide = replace(LORA_ALL, name="lora_all_wide", settings={"lora.rank": 16, "lora.alpha": 32})
+    cells = plan(Study("both", "", arms=(BASELINE, LORA_ALL, wide))).cells
+    ranks = {(cell.arm, getattr(cell.spec.adapter, "rank", None)) for cell in cells}
+    assert ranks == {("baseline", None), ("lora_all", 8), ("lora_all_wide", 16)}
+    only_default = plan(Study("one", "", arms=(BASELINE, LORA_ALL))).cells
+    assert {cell.cell_id for cell in only_default} < {cell.cell_id for cell in cells}
+    odd = Study("odd", "", arms=(BASELINE, replace(wide, settings={"lora.rnak": 16})))
+    with pytest.raises(InputError, match=r"arm lora_all_wide.*'lora.rnak'.*did you mean"):
+        plan(odd)
+
+
 def test_few_exchanges_of_cold_users_and_of_the_first_warm_ones() -> None:
     cells = plan(cold_warm={"exchanges": (3, 1), "warm_users": 5}, block_users=4).cells
     mine = {}
