@@ -194,10 +194,11 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 def macro_rouge_l(items: pd.DataFrame) -> float:
     """Mean over users of the mean over their items, under the own adapter.
 
-    ``NO_METRIC`` also where every user is scored after several numbers of exchanges.
+    ``NO_METRIC`` also where every user is scored after several numbers of exchanges, and where
+    nothing was generated.
     """
     own = items[items["control"] == "own"]
-    if own.empty or "exchanges" in own:
+    if own.empty or "exchanges" in own or "rouge_l" not in own:
         return NO_METRIC
     return float(own.groupby("user_id")["rouge_l"].mean().mean())
 

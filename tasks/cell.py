@@ -74,6 +74,9 @@ class CellSpec(Frozen):
     threads: int = 1
     """CPU threads of one trial; fixed in the config so that no machine decides it."""
     swapped_control: bool = False
+    generate: bool = True
+    """False: ``evaluate`` and ``personalize`` score the likelihood of the true replies alone, which
+    takes a fraction of the time; metrics of generated replies are absent then."""
     few_shot_examples: int = Field(0, ge=0)
     """Online exchanges of the user that are offered to the prompt; none is trained on."""
     adopted_sha256: str | None = None
@@ -136,7 +139,9 @@ class CellOutcome:
     items
         One row per item × control: ``item_id, user_id, session_id, turn, control`` (``own`` or
         ``swapped``), ``adapter_of`` (slot that answered), ``routine_driven, query, reference,
-        output, output_tokens, truncated`` and one column per metric of the catalog.
+        output, output_tokens, ended`` and one column per metric of the catalog. Where the spec
+        does not ask for replies, none of what is made from them is there, and of the metrics
+        ``nll`` alone.
         ``adapt_from_few`` has one row per item × number of exchanges instead: ``exchanges`` (its
         name), ``exchanges_used``, ``cold_start``, and of the metrics ``rouge_l`` and ``nll``.
     adapters

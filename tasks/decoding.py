@@ -106,12 +106,37 @@ def generate(
     after ``seed`` and the item, so a reply does not depend on what is decoded beside it.
     """
     decoder = _Decoder(runtime, bank, config, tuple(stop_token_ids), pad_token_id, seed)
-    # Equal lengths together: less padding in the prefill and in the cache.
-    waiting = deque(sorted(jobs, key=lambda job: (-len(job.session.token_ids), job.items)))
+    waiting = _longest_first(jobs)
     if bank is None:
         return decoder.run(waiting)
     with bank.attached():
         return decoder.run(waiting)
+
+
+@torch.inference_mode()
+def reference_nlls(
+    runtime: Runtime,
+    bank: AdapterBank | None,
+    jobs: Sequence[DecodingJob],
+    *,
+    config: DecodingConfig,
+    pad_token_id: int,
+) -> dict[str, float]:
+    """Negative log-likelihood per token (nats) of the true replies, by item; decodes nothing.
+
+    Equal to what ``generate`` finds on its way, up to the rounding of passes cut in other places.
+    """
+    decoder = _Decoder(runtime, bank, config, (), pad_token_id, seed=0)
+    waiting = _longest_first(jobs)
+    if bank is None:
+        return decoder.reference_nlls(waiting)
+    with bank.attached():
+        return decoder.reference_nlls(waiting)
+
+
+def _longest_first(jobs: Sequence[DecodingJob]) -> deque[DecodingJob]:
+    """Equal lengths together: less padding in the prefill and in the cache."""
+    return deque(sorted(jobs, key=lambda job: (-len(job.session.token_ids), job.items)))
 
 
 class _Decoder:
@@ -147,6 +172,19 @@ class _Decoder:
             if not waiting:
                 self._compact()
             self._steps_until(self._wanted(waiting))
+
+    def reference_nlls(self, waiting: deque[DecodingJob]) -> dict[str, float]:
+        """Prefill everything, and keep of it the true replies' likelihood per token."""
+        found: dict[str, float] = {}
+        anywhere = sum(len(job.items) for job in waiting)
+        while waiting:
+            jobs = self._next_jobs(waiting, free=anywhere)
+            hidden = self._run_sessions(jobs, self._pass_over(jobs))
+            turns = _turns_of(jobs)
+            _, nlls = self._first_logits_and_nll(hidden, jobs, turns)
+            for (r, t), (nll, tokens) in zip(turns, nlls, strict=True):
+                found[jobs[r].items[t]] = nll / tokens
+        return found
 
     def _open_pool(self, waiting: deque[DecodingJob]) -> None:
         sizes = [len(job.items) for job in waiting]
@@ -247,15 +285,11 @@ class _Decoder:
 
     def _prefill(self, jobs: list[DecodingJob], places: list[int]) -> None:
         """Run whole sessions, and open one row per wanted reply at the free ``places``."""
-        layout = self._layout([job.slot for job in jobs])
-        adapters = self.bank.for_pass(layout) if self.bank is not None else None
-        state = Pass(layout, adapters, collected=[])
-        token_ids = self._padded([job.session.token_ids for job in jobs])
-        with self.runtime.running(state):
-            hidden = self.runtime.hidden_states(token_ids, state)
+        state = self._pass_over(jobs, collected=[])
+        hidden = self._run_sessions(jobs, state)
         assert state.collected is not None
-        prefix = state.collected[0][0].shape[2] - token_ids.shape[1]
-        turns = [(r, t) for r, job in enumerate(jobs) for t in range(len(job.session.turns))]
+        prefix = state.collected[0][0].shape[2] - hidden.shape[1]
+        turns = _turns_of(jobs)
         firsts, nlls = self._first_logits_and_nll(hidden, jobs, turns)
         new = [self._row(jobs[r], t, nll) for (r, t), nll in zip(turns, nlls, strict=True)]
         first_tokens = self._choose(firsts, new, ahead=0)
@@ -271,6 +305,22 @@ class _Decoder:
             sources=[r for r, _ in turns],
             lengths=[prefix + jobs[r].session.turns[t].prompt_tokens for r, t in turns],
         )
+
+    def _pass_over(
+        self,
+        jobs: Sequence[DecodingJob],
+        *,
+        collected: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    ) -> Pass:
+        layout = self._layout([job.slot for job in jobs])
+        adapters = self.bank.for_pass(layout) if self.bank is not None else None
+        return Pass(layout, adapters, collected=collected)
+
+    def _run_sessions(self, jobs: Sequence[DecodingJob], state: Pass) -> torch.Tensor:
+        """Hidden states of whole sessions, ``[jobs, tokens of the longest, hidden]``."""
+        token_ids = self._padded([job.session.token_ids for job in jobs])
+        with self.runtime.running(state):
+            return self.runtime.hidden_states(token_ids, state)
 
     def _row(self, job: DecodingJob, turn: int, nll: tuple[float, int]) -> _Row:
         room = self.config.max_total_tokens - job.session.turns[turn].prompt_tokens
@@ -333,6 +383,11 @@ class _Decoder:
         width = max(len(sequence) for sequence in sequences)
         rows = [[*sequence, *[self.pad] * (width - len(sequence))] for sequence in sequences]
         return torch.tensor(rows, device=self.runtime.device)
+
+
+def _turns_of(jobs: Sequence[DecodingJob]) -> list[tuple[int, int]]:
+    """Place of the job and of the wanted reply in it, for all replies of the jobs."""
+    return [(r, t) for r, job in enumerate(jobs) for t in range(len(job.session.turns))]
 
 
 def _nucleus(logits: torch.Tensor, uniforms: torch.Tensor, config: DecodingConfig) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -14,7 +14,7 @@ from tasks.base_model import BaseModel
 from tasks.cell import CellOutcome, SlotReport, SlotStatus
 from tasks.config import PromptConfig
 from tasks.context import Trial, bank_for, item_count, online_exchanges, padding_id, render_prompts
-from tasks.decoding import DecodingJob, Reply, generate
+from tasks.decoding import DecodingJob, Reply, generate, reference_nlls
 from tasks.encoder import Encoder
 from tasks.grouping import EVERYBODY, GROUPINGS
 from tasks.metrics.catalog import score_items
@@ -111,7 +111,12 @@ def reply_text(trial: Trial, reply: Reply) -> str:
 def score_adapters(
     trial: Trial, bank: AdapterBank | None, adapter_of: Mapping[str, str], control: str
 ) -> pd.DataFrame:
-    """Decode and score all items of the split: one row per item."""
+    """Decode and score all items of the split: one row per item.
+
+    Where the cell asks for no replies, the rows hold the true replies' likelihood alone.
+    """
+    if not trial.spec.generate:
+        return likelihoods(trial, bank, adapter_of).assign(control=control)
     frame = answer(trial, bank, adapter_of).assign(control=control)
     trial.count("generated_tokens", int(frame["output_tokens"].sum()))
     with trial.timed("score"):
@@ -122,29 +127,60 @@ def score_adapters(
 
 def answer(trial: Trial, bank: AdapterBank | None, adapter_of: Mapping[str, str]) -> pd.DataFrame:
     """All items of the split with their replies, not scored yet."""
-    with trial.timed("render"):
-        split = trial.spec.split
-        jobs = decoding_jobs(trial, bank, adapter_of, lambda user: scored_sessions(user, split))
+    jobs = _split_jobs(trial, bank, adapter_of)
     with trial.timed("decode"):
         replies = decode(trial, bank, jobs)
-    return _items_frame(trial, adapter_of, replies)
+    return pd.DataFrame(
+        [
+            _asked(session, item, slot)
+            | {"routine_settings": session.routine_settings}
+            | _answered(trial, replies[str(item)])
+            for session, item, slot in _split_items(trial, adapter_of)
+        ]
+    )
 
 
-def _items_frame(
-    trial: Trial, adapter_of: Mapping[str, str], replies: Mapping[str, Reply]
+def likelihoods(
+    trial: Trial, bank: AdapterBank | None, adapter_of: Mapping[str, str]
 ) -> pd.DataFrame:
-    rows = []
+    """All items of the split with their true replies' likelihood; nothing is generated."""
+    jobs = _split_jobs(trial, bank, adapter_of)
+    with trial.timed("likelihood"):
+        nlls = reference_nlls(
+            trial.runtime,
+            bank,
+            jobs,
+            config=trial.spec.decoding,
+            pad_token_id=padding_id(trial.base),
+        )
+    return pd.DataFrame(
+        [
+            _asked(session, item, slot) | {"nll": nlls[str(item)]}
+            for session, item, slot in _split_items(trial, adapter_of)
+        ]
+    )
+
+
+def _split_jobs(
+    trial: Trial, bank: AdapterBank | None, adapter_of: Mapping[str, str]
+) -> list[DecodingJob]:
+    split = trial.spec.split
+    with trial.timed("render"):
+        return decoding_jobs(trial, bank, adapter_of, lambda user: scored_sessions(user, split))
+
+
+def _split_items(
+    trial: Trial, adapter_of: Mapping[str, str]
+) -> Iterator[tuple[Session, ItemId, str]]:
+    """Items of the split with their session and the slot that answers, users in order."""
     for key, slot in adapter_of.items():
         for session in scored_sessions(trial.users[key], trial.spec.split):
             for turn in session.item_turns:
-                item = ItemId(key, session.session_id, turn)
-                rows.append(_item_row(trial, session, item, replies[str(item)], slot))
-    return pd.DataFrame(rows)
+                yield session, ItemId(key, session.session_id, turn), slot
 
 
-def _item_row(
-    trial: Trial, session: Session, item: ItemId, reply: Reply, slot: str
-) -> dict[str, object]:
+def _asked(session: Session, item: ItemId, slot: str) -> dict[str, object]:
+    """What is known of an item before any reply."""
     return {
         "item_id": str(item),
         "user_id": item.user_key,
@@ -152,9 +188,13 @@ def _item_row(
         "turn": item.turn,
         "adapter_of": slot,
         "routine_driven": session.routine_driven,
-        "routine_settings": session.routine_settings,
         "query": session.messages[item.turn - 1].text,
         "reference": session.messages[item.turn].text,
+    }
+
+
+def _answered(trial: Trial, reply: Reply) -> dict[str, object]:
+    return {
         "output": reply_text(trial, reply),
         "output_tokens": len(reply.token_ids),
         "ended": reply.ended,

@@ -54,6 +54,11 @@ def run_cell(
         parent is None
     ):
         raise TaskError(f"cell of arm {spec.arm!r} names parent {spec.parent}; given: {parent}")
+    if not spec.generate and spec.purpose not in ("evaluate", "personalize"):
+        raise TaskError(
+            f"cell of arm {spec.arm!r} asks to {spec.purpose} without generating replies; "
+            "only evaluate and personalize can score likelihoods alone"
+        )
     torch.set_num_threads(spec.threads)
     trial = Trial(
         spec,

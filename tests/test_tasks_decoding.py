@@ -10,7 +10,7 @@ from tasks.adapters.lora import LoraBank
 from tasks.adapters.prefix import PrefixBank
 from tasks.base_model import BaseModel
 from tasks.config import DecodingConfig, LoraConfig, PrefixConfig
-from tasks.decoding import DecodingJob, generate
+from tasks.decoding import DecodingJob, generate, reference_nlls
 from tasks.layout import Layout
 from tasks.prompt import end_of_turn_id, render_session
 from tasks.runtime import Pass, Runtime
@@ -161,6 +161,21 @@ def test_rows_per_pass_do_not_change_replies() -> None:
     wide = CONFIG.model_copy(update={"rows_per_pass": 64, "prefill_tokens_per_pass": 8192})
     few, many = run(base, bank, jobs), run(base, bank, jobs, wide)
     assert {k: r.token_ids for k, r in few.items()} == {k: r.token_ids for k, r in many.items()}
+
+
+@pytest.mark.parametrize("make", [None, lora_bank, prefix_bank])
+def test_likelihoods_alone_equal_those_found_beside_the_replies(make) -> None:  # type: ignore[no-untyped-def]
+    base = plain("llama", "chatml")
+    bank = make(base, 3) if make else None
+    jobs = jobs_of(base, [0, 2, 1, 1, 0, 2])
+    beside = run(base, bank, jobs)
+    config = CONFIG.model_copy(update={"prefill_tokens_per_pass": 90})
+    alone = reference_nlls(Runtime.of(base.model), bank, jobs, config=config, pad_token_id=0)
+    assert alone.keys() == beside.keys()
+    for name, reply in beside.items():
+        expected = reply.reference_nll / reply.reference_tokens
+        assert alone[name] == pytest.approx(expected, abs=1e-9)
+    assert reference_nlls(Runtime.of(base.model), bank, [], config=config, pad_token_id=0) == {}
 
 
 def test_sampling_depends_on_item_and_seed_alone() -> None:

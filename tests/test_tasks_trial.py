@@ -238,6 +238,32 @@ def test_the_gate_asks_own_adapters_on_what_nothing_else_has_used(base, encoder,
     assert {slot.status for slot in nobody.slots} == {"skipped"}
 
 
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+def test_likelihoods_without_replies_are_those_of_the_cell_with_replies(
+    kind, base, encoder, users, parents
+):  # type: ignore[no-untyped-def]
+    whole = personalized(base, encoder, users, parents, kind)
+    cell = whole.spec.model_copy(update={"generate": False})
+    parent = parents[kind].adapters
+    alone = run_cell(cell, users=users, base=base, encoder=encoder, parent=parent)
+    assert set(alone.items) < set(whole.items)
+    assert "output" not in alone.items
+    assert not {"rouge_l", "output_words"} & set(alone.items)
+    for name in ("item_id", "control", "adapter_of", "reference", "routine_driven"):
+        assert alone.items[name].tolist() == whole.items[name].tolist()
+    np.testing.assert_allclose(alone.items["nll"], whole.items["nll"], atol=1e-5)
+    assert "generated_tokens" not in alone.counts
+    # The adapters are the same: what is scored has no part in the training.
+    for name, tensor in alone.adapters.tensors.items():
+        assert torch.equal(tensor, whole.adapters.tensors[name])
+
+
+def test_only_scoring_can_do_without_replies(base, encoder, users) -> None:  # type: ignore[no-untyped-def]
+    cell = spec("lora_all", users, purpose="train", grouping="all", generate=False)
+    with pytest.raises(TaskError, match="asks to train without generating replies"):
+        run_cell(cell, users=users, base=base, encoder=encoder)
+
+
 def test_a_derangement_moves_everybody_and_uses_every_adapter_once() -> None:
     names = [f"u{i}" for i in range(9)]
     partners = derangement(names, seed=1)
