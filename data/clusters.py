@@ -1,8 +1,15 @@
-"""Style clusters: k-means over users' training-session features, k by silhouette."""
+"""Style clusters: k-means over users' training-session features, k by silhouette.
+
+Features are lexical style (verbosity, reply length, sentiment, formality), standardized over the
+clustered users, and beside it, where there are embeddings (``data.embeddings``), the principal
+components of the users' mean embeddings, with the same weight in all.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +20,8 @@ from data.schema import DataError, Style
 FEATURES = ("verbosity", "reply_words", "sentiment", "formality")
 SILHOUETTE_SAMPLE_USERS = 2_000
 EMBEDDING_COMPONENTS = 8
+SAME_EMBEDDING = 1e-5
+"""Standard deviation of a component, relative to the largest coordinate, below which it is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +40,39 @@ class Clustering:
 
 
 def style_features(
-    styles: Mapping[str, Style], *, embeddings: Mapping[str, NDArray[np.floating]] | None = None
+    styles: Mapping[str, Style],
+    *,
+    embeddings: Mapping[str, NDArray[np.floating] | None] | None = None,
 ) -> NDArray[np.float64]:
-    """Features [users, 4 + components], each column with mean 0 and deviation 1 (or all 0).
+    """Features [users, 4 + components], each of the four with mean 0 and deviation 1 (or all 0).
 
     Embeddings are reduced to their first eight principal components, which together weigh as
-    much as the four lexical features. Raises DataError for a missing or non-finite embedding.
+    much as the four lexical features: their variances add up to 4. A user whose embedding is
+    None stands at the mean of the others. Raises DataError for a missing or non-finite embedding.
     """
     lexical = np.array(
         [[getattr(style, name) for name in FEATURES] for style in styles.values()], dtype=float
     ).reshape(len(styles), len(FEATURES))
     parts = [_standardized(lexical)]
     if embeddings is not None:
-        lacking = [user for user in styles if user not in embeddings]
-        if lacking:
-            raise DataError(f"no embedding for {len(lacking)} users, the first is {lacking[0]}")
-        rows = np.stack([np.asarray(embeddings[user], dtype=float) for user in styles])
-        if not np.isfinite(rows).all():
-            raise DataError("embeddings hold values that are not finite numbers")
-        parts.append(_components(rows))
+        parts.append(_components(_embedding_rows(list(styles), embeddings)))
     return np.concatenate(parts, axis=1)
+
+
+def _embedding_rows(
+    users: Sequence[str], embeddings: Mapping[str, NDArray[np.floating] | None]
+) -> NDArray[np.float64]:
+    lacking = [user for user in users if user not in embeddings]
+    if lacking:
+        raise DataError(f"no embedding for {len(lacking)} users, the first is {lacking[0]}")
+    vectors = [embeddings[user] for user in users]
+    known = [np.asarray(vector, dtype=float) for vector in vectors if vector is not None]
+    if not known:
+        return np.zeros((len(users), 0))
+    if not np.isfinite(known).all():
+        raise DataError("embeddings hold values that are not finite numbers")
+    mean = np.mean(known, axis=0)
+    return np.stack([mean if vector is None else np.asarray(vector) for vector in vectors])
 
 
 def _standardized(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -63,9 +85,12 @@ def _standardized(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _components(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     centered = rows - rows.mean(axis=0)
-    left, values, right = np.linalg.svd(centered, full_matrices=False)
-    del left
-    kept = min(EMBEDDING_COMPONENTS, int((values > 1e-9 * (1 + np.abs(rows).max())).sum()))
+    with _one_thread():
+        _, values, right = np.linalg.svd(centered, full_matrices=False)
+    # Embeddings are float32, and the same text in another pass differs by some 1e-7: what spreads
+    # no more than that is noise, which scaling would blow up to features.
+    noise = SAME_EMBEDDING * math.sqrt(len(rows)) * (1 + np.abs(rows).max(initial=0))
+    kept = min(EMBEDDING_COMPONENTS, int((values > noise).sum()))
     if not kept:
         return np.zeros((len(rows), 0))
     # A component's sign is arbitrary: fix it so that every machine gives the same features.
@@ -79,7 +104,7 @@ def cluster_users(
     *,
     clusters: tuple[int, int] = (5, 10),
     seed: int = 0,
-    embeddings: Mapping[str, NDArray[np.floating]] | None = None,
+    embeddings: Mapping[str, NDArray[np.floating] | None] | None = None,
 ) -> Clustering:
     """k-means for every k of ``clusters``; the k with the best mean silhouette wins.
 
@@ -114,12 +139,18 @@ def _rounded(values: Mapping[int, float]) -> dict[int, float]:
 def _k_means(features: NDArray[np.float64], k: int, *, seed: int) -> NDArray[np.int64]:
     # Slow to import, and only preparation needs it.
     from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    # One thread: sums in another order could move a user at a border to another cluster.
-    with threadpool_limits(1):
+    with _one_thread():
         found = KMeans(n_clusters=k, n_init=10, random_state=seed).fit_predict(features)
     return np.asarray(found, dtype=np.int64)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Sums in another order could move a user at a border to another cluster."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    limits: AbstractContextManager[object] = threadpool_limits(1)
+    return limits
 
 
 def _silhouette(features: NDArray[np.float64], labels: NDArray[np.int64], *, seed: int) -> float:

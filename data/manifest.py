@@ -13,6 +13,9 @@ from data.settings import DataSettings
 from data.writing import write_json
 
 MANIFEST = Path("data") / "manifest.json"
+CLEANED, SPLIT, SHARDS = Path("data/cleaned"), Path("data/splits"), Path("data/shards")
+EMBEDDINGS = Path("data/embeddings.parquet")
+"""Belongs to no preparation's files: it is kept and found again (``data.embeddings``)."""
 VERSION = 1
 """Raised when the same source and settings would be prepared differently."""
 
@@ -26,7 +29,9 @@ class Prepared:
     ``val`` and ``test``. ``users`` are the warm users' keys in order of their ids,
     ``cold_start_users`` the held-out ones; ``no_per_user_arm`` gives the reason why a warm user
     gets no adapter of its own; ``dropped_users`` why nothing of a user is left. ``files`` has
-    the size in bytes of every file written, by its path in the workspace.
+    the size in bytes of every file written, by its path in the workspace. ``clusters_from`` is
+    the identity of the mean embeddings that the clusters are made of beside lexical style, None
+    for style alone; see ``data.embeddings``.
     """
 
     workspace: Path
@@ -44,16 +49,17 @@ class Prepared:
     warnings: tuple[str, ...]
     seconds: dict[str, float]
     files: dict[str, int] = field(repr=False)
+    clusters_from: str | None = None
 
     @property
     def shards(self) -> Path:
         """Folder for ``data.shards.read_users``."""
-        return self.workspace / "data" / "shards"
+        return self.workspace / SHARDS
 
     @property
     def clusters_sha256(self) -> str:
         """Hash of who is in which cluster; a file of its own, since clusters can be made anew."""
-        path = self.workspace / "data" / "splits" / "cluster_map.json"
+        path = self.workspace / SPLIT / "cluster_map.json"
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
     @property
@@ -103,3 +109,13 @@ def _from_row(row: dict[str, Any], workspace: Path) -> Prepared:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
+
+
+def sizes_written(workspace: Path) -> dict[str, int]:
+    """Size in bytes of every file that was written, by its path in the workspace."""
+    return {
+        path.relative_to(workspace).as_posix(): path.stat().st_size
+        for folder in (CLEANED, SPLIT, SHARDS)
+        for path in sorted((workspace / folder).iterdir())
+        if path.is_file()
+    }

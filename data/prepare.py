@@ -11,41 +11,44 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from data.catalog import Source, resolve_source
 from data.clusters import Clustering, cluster_users
 from data.dictionary import schema_text
 from data.hub import FULL_SETS, parse_location
 from data.items import combined_sha256
-from data.manifest import MANIFEST, Prepared, load_prepared, save_prepared
+from data.manifest import (
+    CLEANED,
+    MANIFEST,
+    SHARDS,
+    SPLIT,
+    Prepared,
+    load_prepared,
+    save_prepared,
+    sizes_written,
+)
 from data.naming import user_key
 from data.reading import Scan
-from data.schema import DataError, Json
+from data.schema import DataError
 from data.settings import DataSettings
-from data.shards import read_index, read_styles, write_index
+from data.shards import write_index
 from data.split import choose_cold_start, validate_splits
 from data.tally import (
     Tally,
     check_bad_rows,
     check_leaks,
     cleaning_stats,
-    cluster_stats,
     dominance_warnings,
     obstacles,
     split_stats,
 )
 from data.writing import TEMPORARY, AtomicFile, write_json, write_jsonl, write_text
 
-__all__ = ["load_prepared", "prepare", "recluster"]
+__all__ = ["load_prepared", "prepare"]
 
-CLEANED, SPLIT, SHARDS = Path("data/cleaned"), Path("data/splits"), Path("data/shards")
 STAGED = Path(f"data/shards{TEMPORARY}staged")
 
 
@@ -206,7 +209,7 @@ def _finish(
         counts=stats["kept"],
         warnings=tuple(warnings),
         seconds={},
-        files=_sizes(workspace),
+        files=sizes_written(workspace),
     )
 
 
@@ -241,46 +244,3 @@ def _write(
     shutil.rmtree(workspace / SHARDS, ignore_errors=True)
     (workspace / STAGED).rename(workspace / SHARDS)
     return splits_sha256
-
-
-def _sizes(workspace: Path) -> dict[str, int]:
-    """Size in bytes of every file that was written, by its path in the workspace."""
-    return {
-        path.relative_to(workspace).as_posix(): path.stat().st_size
-        for folder in (CLEANED, SPLIT, SHARDS)
-        for path in sorted((workspace / folder).iterdir())
-        if path.is_file()
-    }
-
-
-def recluster(
-    prepared: Prepared, embeddings: Mapping[str, NDArray[np.floating]]
-) -> tuple[Prepared, Clustering]:
-    """Cluster the warm users anew with their mean embeddings [dimensions] beside the style.
-
-    Rewrites ``cluster_map.json``, the clusters in ``split_stats.json`` and the shards' index;
-    the data's hash stays. Raises DataError where a warm user's embedding is missing.
-    """
-    settings, workspace = prepared.settings, prepared.workspace
-    styles = read_styles(prepared.shards)
-    found = cluster_users(
-        {user: styles[user] for user in prepared.users},
-        clusters=settings.clusters,
-        seed=settings.seed,
-        embeddings=embeddings,
-    )
-    write_json(workspace / SPLIT / "cluster_map.json", found.cluster_of)
-    path = workspace / SPLIT / "split_stats.json"
-    stats: Json = json.loads(path.read_text(encoding="utf-8"))
-    stats["clusters"] = cluster_stats(found)
-    for user, entry in stats["users"].items():
-        entry["cluster"] = found.cluster_of.get(user)
-    write_json(path, stats)
-    places = {
-        user: (shard, row) for user, (shard, row, _, _) in read_index(prepared.shards).items()
-    }
-    cold = frozenset(prepared.cold_start_users)
-    write_index(prepared.shards, places, cluster_of=found.cluster_of, cold_start=cold)
-    changed = replace(prepared, files=_sizes(workspace))
-    save_prepared(changed)
-    return changed, found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -114,18 +114,27 @@ def read_users(folder: Path, user_keys: Sequence[str] | None = None) -> list[Use
 
     Only the row groups that hold them are read. Raises DataError for an unknown key.
     """
+    keys = list(read_index(folder)) if user_keys is None else list(user_keys)
+    found = {user.user_key: user for part in users_by_shard(folder, keys) for user in part}
+    return [found[key] for key in keys]
+
+
+def users_by_shard(folder: Path, user_keys: Sequence[str]) -> Iterator[list[UserData]]:
+    """The users of the given keys, one list per shard that holds any, in the order of the shard.
+
+    Only the row groups that hold them are read. Raises DataError for an unknown key.
+    """
     index = read_index(folder)
-    keys = list(index) if user_keys is None else list(user_keys)
-    _check_known(keys, index)
-    wanted: dict[int, dict[int, str]] = defaultdict(dict)
-    for key in keys:
-        wanted[index[key][0]][index[key][1]] = key
-    found: dict[str, UserData] = {}
+    _check_known(user_keys, index)
+    wanted: dict[int, set[int]] = defaultdict(set)
+    for key in user_keys:
+        wanted[index[key][0]].add(index[key][1])
     for shard, rows in sorted(wanted.items()):
+        users = []
         for row in _read_rows(folder / shard_name(shard), sorted(rows)):
             _, _, cluster, cold = index[row["user_key"]]
-            found[row["user_key"]] = _user(row, cluster=cluster, cold_start=cold)
-    return [found[key] for key in keys]
+            users.append(_user(row, cluster=cluster, cold_start=cold))
+        yield users
 
 
 def read_styles(folder: Path) -> dict[str, Style]:

@@ -179,7 +179,10 @@ def _role_lengths(entries: list[Json]) -> Json:
 def split_stats(
     tally: Tally, *, clustering: Clustering, cold_start: frozenset[str], warnings: list[str]
 ) -> Json:
-    """``split_stats.json``: totals, clusters, warnings, named users, a line per user."""
+    """``split_stats.json``: totals, clusters, warnings, named users, a line per user.
+
+    Clusters are by lexical style until embeddings are there (``data.reclustering``).
+    """
     items = tally.items
     whole = sum(items.values())
     per_user = {
@@ -204,6 +207,7 @@ def split_stats(
         },
         "warnings": warnings,
         "clusters": cluster_stats(clustering),
+        "embeddings": None,
         "cold_start_users": [user for user in tally.facts if user in cold_start],
         "no_per_user_arm": obstacles(tally.facts, cold_start=cold_start),
         "dropped_users": tally.dropped,

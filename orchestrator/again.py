@@ -77,6 +77,7 @@ def report_again(study: Study, root: Path) -> Outcome:
     """
     began = time.monotonic()
     found = _find(study, root)
+    key = finished_key(found.records, found.plan, found.settings, prepared=found.prepared)
     with workspace_lock(root):
         summary = finish(
             found.workspace,
@@ -85,7 +86,7 @@ def report_again(study: Study, root: Path) -> Outcome:
             settings=found.settings,
             prepared=found.prepared,
             base_name=found.base_name,
-            key=finished_key(found.records, found.plan, found.settings),
+            key=key,
         )
     failures = tuple(failures_of(found.plan, found.records, found.ledger))
     return Outcome(summary, 0, len(found.records), failures, time.monotonic() - began)

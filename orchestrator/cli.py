@@ -122,6 +122,7 @@ def _request(
     model: str | None = None,
     users: int | None = None,
     seeds: str | None = None,
+    embeddings: str | None = None,
     config: Path | None = None,
     sets: Sequence[str] | None = None,
     gpu_fraction: float | None = None,
@@ -133,9 +134,10 @@ def _request(
     from orchestrator.study import Request
     from orchestrator.workspace import Workspace
 
-    flags = {"data.source": data, "model.name": model, "data.users": users}
+    flags: dict[str, Any] = {"data.source": data, "model.name": model, "data.users": users}
+    flags["data.embeddings"] = embeddings
     if seeds is not None:
-        flags["seeds"] = _numbers(seeds)  # type: ignore[assignment]
+        flags["seeds"] = _numbers(seeds)
     chosen, machine = find_study(study), this_machine()
     return Request(
         study=chosen,
@@ -452,6 +454,9 @@ def data_prepare(
     users: Users = None,
     config: ConfigFile = None,
     sets: Sets = None,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Make clusters with sentence embeddings too.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace prepared data.")] = False,
 ) -> int:
     """Clean, split and shard dialogues with Ray Data; the first step of `run`.
@@ -462,8 +467,9 @@ def data_prepare(
     from orchestrator.study import Screen, prepare_only
 
     request = _request(
-        "baseline", workspace, data=data, users=users, config=config, sets=sets, fresh=fresh
-    )
+        "baseline", workspace, data=data, users=users, config=config, sets=sets, fresh=fresh,
+        embeddings="always" if embed else None,
+    )  # fmt: skip
     screen = Screen(say=_say, watch=_watch)
     with StopSignal().installed() as stop:
         prepared = prepare_only(request, screen=screen, stop=stop)

@@ -56,12 +56,15 @@ class Summary:
     report: str
 
 
-def finished_key(records: Mapping[str, Record], plan: Plan, settings: Settings) -> str:
+def finished_key(
+    records: Mapping[str, Record], plan: Plan, settings: Settings, *, prepared: Prepared
+) -> str:
     """Hash of all that the report depends on: two runs with equal keys need one report."""
     about = {
         "study": plan.study,
         "cells": {name: record.attempt for name, record in records.items()},
         "expected": [cell.cell_id for cell in plan.cells],
+        "clusters": prepared.clusters_sha256,
         "statistics": settings.statistics.model_dump(mode="json"),
         "commit": source_commit(),
     }

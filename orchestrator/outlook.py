@@ -11,6 +11,7 @@ from typing import Any
 
 from data.manifest import Prepared, load_prepared
 from orchestrator.adopted import adopted_sha256
+from orchestrator.embedding import clusters_are_made
 from orchestrator.model_facts import remembered_facts, resolved_dtype
 from orchestrator.placement import Placement
 from orchestrator.plan import Facts, Plan, make_plan
@@ -63,7 +64,7 @@ def look_ahead(request: Request) -> Outlook:
     facts, notes = _facts(request, prepared)
     plan = make_plan(request.settings, study=request.study, facts=facts)
     ledger = Ledger(request.workspace.root)
-    done = set() if notes else set(ledger.finished(cell.cell_id for cell in plan.cells))
+    done = set(ledger.finished(cell.cell_id for cell in plan.cells))
     wanted = placement.resources()
     notes.append(f"up to {placement.actors} trials at a time, each with {wanted}")
     return Outlook(plan, placement, tuple(_rows(plan, done)), tuple(notes))
@@ -84,6 +85,10 @@ def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str
         names, cold = prepared.users, prepared.cold_start_users
     if model is None:
         notes.append("the model was not used here yet: nothing can be found done")
+    clusters = prepared.clusters_sha256 if prepared else "unknown"
+    if prepared and not clusters_are_made(prepared, settings=settings, study=request.study):
+        notes.append("clusters will be made anew: no cell of a cluster arm can be found done")
+        clusters = "unknown"
     facts = Facts(
         data_sha256=prepared.data_sha256 if prepared else "unknown",
         items_sha256=prepared.items_sha256 if prepared else {"val": "unknown", "test": "unknown"},
@@ -92,7 +97,7 @@ def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str
         model_sha256=model.model_sha256 if model else "unknown",
         template_sha256=model.template_sha256 if model else "unknown",
         dtype=resolved_dtype(settings.model, gpus=request.machine.gpus),
-        clusters_sha256=prepared.clusters_sha256 if prepared else "unknown",
+        clusters_sha256=clusters,
         adopted_sha256=adopted_sha256(settings),
     )
     return facts, notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -27,10 +27,13 @@ class DataChoice(DataSettings):
 
     source: str = "synthetic"
     """What ``--data`` takes: ``synthetic``, ``edgewise:FOLDER``, ``hub:OWNER/NAME``, a path, …"""
+    embeddings: Literal["auto", "always", "never"] = "auto"
+    """Whether clusters are made of mean sentence embeddings beside lexical style. ``auto``: in
+    studies with cluster arms or persona prediction. No other arm's numbers depend on it."""
 
     def prepare_settings(self) -> DataSettings:
-        """The settings without the source, as ``data.prepare`` takes them."""
-        return DataSettings(**self.model_dump(exclude={"source"}))
+        """The settings as ``data.prepare`` takes them: without source and embeddings."""
+        return DataSettings(**self.model_dump(exclude={"source", "embeddings"}))
 
 
 class SharedTraining(Frozen):

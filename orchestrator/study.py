@@ -1,4 +1,4 @@
-"""One study from its settings to its report: prepare → plan → sweep → collect → report.
+"""One study from its settings to its report: prepare → embed → plan → sweep → collect → report.
 
 Each step finds its finished part and does the rest, so the same command twice does the work once.
 """
@@ -15,6 +15,7 @@ from data.catalog import resolve_source
 from data.manifest import Prepared, load_prepared
 from orchestrator.adopted import adopted_sha256, bring_adopted
 from orchestrator.cluster import RaySession, ray_session
+from orchestrator.embedding import with_clusters
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
 from orchestrator.keeper import LedgerKeeper
@@ -158,7 +159,7 @@ class _Ray:
 
 
 def _prepared(request: Request, ray: _Ray, screen: Screen) -> Prepared:
-    """The data, prepared now unless they are there already."""
+    """The data, prepared and clustered now unless they are there already."""
     from data.prepare import prepare
 
     root, data = request.workspace.root, request.settings.data
@@ -168,13 +169,20 @@ def _prepared(request: Request, ray: _Ray, screen: Screen) -> Prepared:
     prepared = prepare(
         data.source, workspace=root, settings=data.prepare_settings(), fresh=request.fresh
     )
+    prepared = with_clusters(
+        prepared, settings=request.settings, study=request.study, say=screen.say
+    )
     for warning in prepared.warnings:
         screen.say(f"Warning: {warning}")
     return prepared
 
 
 def prepare_only(request: Request, *, screen: Screen, stop: StopSignal) -> Prepared:
-    """The first step of a run alone; raises what ``run_study`` raises for bad input."""
+    """The first steps of a run alone; raises what ``run_study`` raises for bad input."""
+    if request.settings.data.embeddings == "always":
+        from tasks.encoder import check_encoder_exists
+
+        check_encoder_exists(request.settings.evaluation.encoder)
     source, location = resolve_source(request.settings.data.source)
     if source.place in ("FOLDER", "FILE"):
         settings = request.settings.data.prepare_settings()
@@ -224,7 +232,7 @@ class _Run:
         ledger = Ledger(workspace.root)
         records = ledger.finished(cell.cell_id for cell in self.plan.cells)
         reused = len(records)
-        key = finished_key(records, self.plan, settings)
+        key = finished_key(records, self.plan, settings, prepared=prepared)
         known = known_summary(workspace, key)
         if reused == len(self.plan.cells) and known is not None:
             self.screen.say(f"All {reused} cells of study {self.plan.study} are done.")
@@ -240,7 +248,7 @@ class _Run:
         if reused < len(self.plan.cells):
             self._sweep(ray, ledger, records)
             records = ledger.finished(cell.cell_id for cell in self.plan.cells)
-            key = finished_key(records, self.plan, settings)
+            key = finished_key(records, self.plan, settings, prepared=prepared)
         if not has_scores(records):
             return self._nothing_scored(records, ledger, reused=reused, began=began)
         self.screen.say("Tables, statistics, figures and report …")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.manifest import EMBEDDINGS, MANIFEST
 from data.writing import write_json
 from orchestrator.exit_codes import InputError
 from orchestrator.plan import Facts, Plan
@@ -67,6 +68,8 @@ class Workspace:
 def baseline_config(settings: Settings) -> dict[str, Any]:
     """What must stay the same for all arms of a workspace, because they are compared."""
     whole = settings.model_dump(mode="json")
+    # Clusters are made anew without touching a row; cells of cluster arms know their hash.
+    del whole["data"]["embeddings"]
     names = ("data", "model", "prompt", "decoding", "evaluation", "block_users", "threads")
     return {name: whole[name] for name in names}
 
@@ -157,7 +160,8 @@ def clear(workspace: Workspace) -> None:
     """``--fresh``: take away what earlier runs made here, so that everything is made again."""
     for folder in (workspace.configs, workspace.ledger, workspace.tune, workspace.models):
         shutil.rmtree(folder, ignore_errors=True)
-    (workspace.root / "data" / "manifest.json").unlink(missing_ok=True)
+    for path in (MANIFEST, EMBEDDINGS):
+        (workspace.root / path).unlink(missing_ok=True)
 
 
 def remove_empty_folders(root: Path) -> None:

@@ -16,7 +16,7 @@ from data import catalog, hub
 from data import prepare as preparing
 from data.items import items_sha256
 from data.manifest import load_prepared
-from data.prepare import prepare, recluster
+from data.prepare import prepare
 from data.schema import DataError
 from data.settings import DataSettings
 from data.shards import read_styles, read_users
@@ -348,23 +348,6 @@ def test_strange_ids_stay_as_they_are_in_the_tables(tmp_path):
     prepared = prepare(str(source), workspace=tmp_path / "w")
     assert {u.persona_id for u in read_users(prepared.shards)} == set(names)
     assert set(prepared.users) == {f"user_{n}" for n in names}
-
-
-def test_recluster_uses_embeddings_and_keeps_the_data(copied):
-    workspace, _ = copied
-    prepared = load_prepared(workspace)
-    assert prepared is not None
-    rng = np.random.default_rng(0)
-    embeddings = {
-        user: 20 * np.eye(16)[n % 7] + rng.normal(0, 0.01, 16)
-        for n, user in enumerate(prepared.users)
-    }
-    after, found = recluster(prepared, embeddings)
-    assert after.data_sha256 == prepared.data_sha256
-    assert load_prepared(workspace) == after
-    assert read_json(workspace / "data/splits/cluster_map.json") == found.cluster_of
-    clusters = {u.user_key: u.cluster for u in read_users(after.shards, after.users)}
-    assert clusters == found.cluster_of
 
 
 def test_the_full_set_is_asserted(tmp_path, monkeypatch):

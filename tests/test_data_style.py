@@ -88,6 +88,40 @@ def test_style_is_from_train_and_online_alone():
     assert style == style_of(sessions[:2])
 
 
+def lengths_of(texts):
+    return np.array([[len(text), text.count("a"), 1.0] for text in texts], dtype=np.float32)
+
+
+@given(
+    training=st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=12),
+    before=st.lists(st.text(), min_size=2, max_size=6),
+    after=st.lists(st.text(), min_size=2, max_size=6),
+    split=st.sampled_from(("val", "test")),
+)
+def test_nothing_of_the_style_vector_knows_validation_or_test(training, before, after, split):
+    """Verbosity, reply length, sentiment, formality and mean embedding, to the last bit."""
+    own = [session(("train", "online")[n % 2], *pair) for n, pair in enumerate(training)]
+    found = []
+    for later in (before, after):
+        sessions = (*own, session(split, *later))
+        user = UserData("user_a", "a", sessions, style_of(sessions))
+        found.append((user.style, training_messages(user), mean_embeddings([user], lengths_of)))
+    (style, texts, vectors), (other_style, other_texts, other_vectors) = found
+    assert style == other_style
+    assert texts == other_texts
+    assert vectors["user_a"].tolist() == other_vectors["user_a"].tolist()
+
+
+def test_drawn_messages_are_a_function_of_key_and_seed_alone():
+    """Neither the other users nor the rest of this one's row decide which messages are drawn."""
+    sessions = tuple(session("train", f"own {n}", "reply") for n in range(20))
+    one = UserData("user_a", "a", sessions, style_of(sessions))
+    same = UserData("user_a", "other", sessions, style_of([]), cold_start=True, cluster=3)
+    other = UserData("user_b", "a", sessions, style_of(sessions))
+    assert training_messages(one) == training_messages(same)
+    assert training_messages(one) != training_messages(other)
+
+
 def test_style_without_training_sessions_has_no_nan():
     assert style_of([session("test", "a b", "c d")]) == Style(0.0, 0.0, 0.0, 0.5)
 
@@ -161,6 +195,46 @@ def test_equal_features_make_one_cluster_without_nan():
     assert found.sizes == (30,)
     assert found.silhouette is None
     assert "single cluster" in (found.warning or "")
+
+
+def test_equal_embeddings_stay_equal_when_float_noise_is_between_them():
+    """The same text in another pass differs by some 1e-7: that must not become a feature."""
+    styles = {f"user_{n}": Style(3.3, 2.2, 0.1, 0.7) for n in range(30)}
+    rng = np.random.default_rng(0)
+    rows = {u: (0.05 + rng.normal(0, 1e-7, 384)).astype(np.float32) for u in styles}
+    assert style_features(styles, embeddings=rows).shape == (30, 4)
+    assert cluster_users(styles, embeddings=rows).sizes == (30,)
+
+
+def test_one_user_with_an_embedding_is_one_cluster():
+    styles = {"user_a": Style(3.0, 2.0, 0.1, 0.7)}
+    found = cluster_users(styles, embeddings={"user_a": np.ones(4)})
+    assert found.cluster_of == {"user_a": 0}
+    assert "1 users with 1 different styles make a single cluster" in (found.warning or "")
+
+
+def test_embeddings_weigh_as_much_as_style_in_all():
+    styles = grouped(4, 6)
+    rng = np.random.default_rng(0)
+    rows = {user: rng.normal(0, 0.1, 16) for user in styles}
+    features = style_features(styles, embeddings=rows)
+    assert features.shape == (len(styles), 4 + 8)
+    variances = features.var(axis=0)
+    # Two of the four lexical features are equal for all, and so are 0.
+    assert variances[:4].tolist() == pytest.approx([1, 1, 0, 0])
+    assert variances[4:].sum() == pytest.approx(4)
+    assert np.abs(features.mean(axis=0)).max() < 1e-9
+
+
+def test_a_user_without_an_embedding_stands_at_the_mean_of_the_others():
+    styles = grouped(2, 3)
+    rows = {user: np.array([n, -n, 0.0]) for n, user in enumerate(styles)}
+    last = list(styles)[-1]
+    features = style_features(styles, embeddings=rows | {last: None})
+    assert features[-1, 4:].tolist() == pytest.approx([0])
+    assert (
+        style_features(styles, embeddings=dict.fromkeys(styles)) == style_features(styles)
+    ).all()
 
 
 def test_embeddings_decide_where_styles_are_equal():
