@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from search_spaces.recipe import recipe_of
 from search_spaces.space import (
     BASELINE,
     LORA_ALL,
@@ -28,5 +29,9 @@ STUDY = Study(
             replace(arm, gated=True)
             for arm in (PREFIX_PER_USER, LORA_PER_USER, PREFIX_CLUSTER_USER, LORA_CLUSTER_USER)
         ),
+    ),
+    search=recipe_of(
+        *("prefix_all", "lora_all", "prefix_cluster", "lora_cluster"),
+        *("prefix_per_user", "lora_per_user", "prefix_cluster_user", "lora_cluster_user"),
     ),
 )

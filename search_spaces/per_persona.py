@@ -1,5 +1,6 @@
 """One adapter per user, from 8–12 of the user's own exchanges, against one for everybody."""
 
+from search_spaces.recipe import recipe_of
 from search_spaces.space import (
     BASELINE,
     FEW_SHOT,
@@ -21,4 +22,5 @@ STUDY = Study(
         *(BASELINE, FEW_SHOT, PREFIX_ALL, LORA_ALL, PREFIX_PER_USER, LORA_PER_USER),
         *(PREFIX_COLD_START, PREFIX_WARM_START, LORA_COLD_START, LORA_WARM_START),
     ),
+    search=recipe_of("prefix_all", "lora_all", "prefix_per_user", "lora_per_user"),
 )

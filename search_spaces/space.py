@@ -1,10 +1,12 @@
-"""What a study is made of: arms (grouping × adapter × starting point) and its own settings."""
+"""What a study is made of: arms (grouping × adapter × starting point), settings, search ranges."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from search_spaces.ranges import Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,15 @@ class Study:
     """A named study: its arms in order, and only its differences from the default settings.
 
     ``settings`` maps dotted keys (``personal.lora.learning_rate``) to values. Prerequisite arms
-    (an arm's ``start``) must be listed too, before the arms that need them.
+    (an arm's ``start``) must be listed too, before the arms that need them. ``search`` says what
+    ``--search`` may vary: name of an arm → dotted setting → range.
     """
 
     name: str
     summary: str
     arms: tuple[Arm, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Mapping[str, Range]] = field(default_factory=dict)
 
 
 BASELINE = Arm("baseline", "none", "none")
