@@ -38,7 +38,10 @@ _CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
 
 def clean_text(text: str) -> str:
     """NFC, without control characters, surrounding or repeated white space."""
-    if not (text.isascii() and text.isprintable()):
+    if text.isascii() and text.isprintable():
+        if "  " not in text and text == text.strip(" "):
+            return text
+    else:
         text = unicodedata.normalize("NFC", _CONTROLS.sub("", _BROKEN.sub("\ufffd", text)))
     return " ".join(text.split())
 
@@ -70,11 +73,10 @@ def clean_messages(
         if text != raw:
             counts["texts_normalized"] += 1
     limit = settings.max_characters
-    counts["messages_truncated"] += sum(len(text) > limit for _, text in kept)
-    return tuple(
-        Message("user" if role == "user" else "assistant", cut_text(text, limit))
-        for role, text in kept
-    )
+    if any(len(text) > limit for _, text in kept):
+        counts["messages_truncated"] += sum(len(text) > limit for _, text in kept)
+        kept = [(role, cut_text(text, limit)) for role, text in kept]
+    return tuple(Message("user" if role == "user" else "assistant", text) for role, text in kept)
 
 
 def item_turns(messages: Sequence[Message], *, min_characters: int) -> tuple[int, ...]:
@@ -157,7 +159,8 @@ def _without_duplicates(rows: Sequence[_Row], *, counts: Counter[str]) -> list[_
     ids: Counter[object] = Counter()
     kept: list[_Row] = []
     for row in rows:
-        mark = (row[0].session_id, row[0].timestamp, row[1])
+        # Texts stand for the messages, whose roles alternate: they are hashed much faster.
+        mark = (row[0].session_id, row[0].timestamp, tuple([m.text for m in row[1]]))
         if mark in seen:
             counts["sessions_duplicate"] += 1
             continue

@@ -9,9 +9,11 @@ nodes share.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,16 +109,29 @@ def _prepare_block(block: pa.Table, job: Job) -> pa.Table:
     """One block of users: read, prepare, write their shard; runs in a worker."""
     source = SOURCES[job.source]
     rows = block.to_pylist()
-    results = [
-        prepare_user(source.read_user(_lines(row), job.files), settings=job.settings)
-        for row in rows
-    ]
-    shards = {row["shard"] for row in rows}
-    assert len(shards) <= 1, "a block of users was split or merged"
-    kept = [result.user for result in results if result.user is not None]
-    for shard in shards:
-        write_shard(job.shards / shard_name(shard), kept)
-    return pa.Table.from_pylist(_result_rows(results, rows), schema=_RESULTS)
+    with _no_collector():
+        results = [
+            prepare_user(source.read_user(_lines(row), job.files), settings=job.settings)
+            for row in rows
+        ]
+        shards = {row["shard"] for row in rows}
+        assert len(shards) <= 1, "a block of users was split or merged"
+        kept = [result.user for result in results if result.user is not None]
+        for shard in shards:
+            write_shard(job.shards / shard_name(shard), kept)
+        return pa.Table.from_pylist(_result_rows(results, rows), schema=_RESULTS)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """A block makes a million small objects without cycles; walking them is a sixth of the time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def _lines(row: dict[str, Any]) -> UserLines:

@@ -173,8 +173,15 @@ def parse_messages(
     """
     if not isinstance(value, list):
         raise fail(f"messages must be a list, not {kind_of(value)}")
-    messages = []
+    messages: list[tuple[str, str]] = []
+    usual_role, usual_text = role_names[0], text_names[0]
     for number, entry in enumerate(value, 1):
+        # Nearly all messages are plain, and this is the innermost loop of a preparation.
+        if type(entry) is dict:
+            came, text = entry.get(usual_role), entry.get(usual_text)
+            if type(came) is str and type(text) is str and came in ROLES:
+                messages.append((ROLES[came], text))
+                continue
         if not isinstance(entry, dict):
             raise fail(f"message {number} must be an object, not {kind_of(entry)}")
         role = _role(entry, number, fail=fail, names=role_names)

@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def shard_name(number: int) -> str:
 
 def write_shard(path: Path, users: Sequence[UserData]) -> None:
     """Write users as rows, atomically; ``cluster`` and ``cold_start`` live in the index."""
-    table = pa.Table.from_pylist([_row(user) for user in users], schema=SCHEMA)
+    table = _table(users)
     sink = pa.BufferOutputStream()
     pq.write_table(
         table, sink, row_group_size=USERS_PER_ROW_GROUP, compression="zstd", use_dictionary=False
@@ -62,27 +63,59 @@ def write_shard(path: Path, users: Sequence[UserData]) -> None:
         file.write(sink.getvalue().to_pybytes())
 
 
-def _row(user: UserData) -> dict[str, Any]:
-    return {
-        "user_key": user.user_key,
-        "persona_id": user.persona_id,
-        "sessions": [_session_row(session) for session in user.sessions],
-        "style": {name: getattr(user.style, name) for name in Style.__dataclass_fields__},
-    }
+def _table(users: Sequence[UserData]) -> pa.Table:
+    """Column by column: rows as nested dicts would take three times as long."""
+    sessions = [session for user in users for session in user.sessions]
+    names = Style.__dataclass_fields__
+    styles = [{name: getattr(user.style, name) for name in names} for user in users]
+    columns = [
+        pa.array([user.user_key for user in users], pa.string()),
+        pa.array([user.persona_id for user in users], pa.string()),
+        _lists([len(user.sessions) for user in users], _sessions(sessions)),
+        pa.array(styles, SCHEMA.field("style").type),
+    ]
+    return pa.table(columns, schema=SCHEMA)
 
 
-def _session_row(session: Session) -> dict[str, Any]:
-    settings = session.routine_settings
-    return {
-        "session_id": session.session_id,
-        "split": session.split,
-        "messages": [{"role": m.role, "text": m.text} for m in session.messages],
-        "item_turns": session.item_turns,
-        "routine_driven": session.routine_driven,
-        "routine_settings": None
-        if settings is None
-        else [{"device": d, "setting": s, "value": v} for d, s, v in settings],
-    }
+def _sessions(sessions: Sequence[Session]) -> pa.StructArray:
+    messages = [message for session in sessions for message in session.messages]
+    turns = [turn for session in sessions for turn in session.item_turns]
+    columns = [
+        pa.array([session.session_id for session in sessions], pa.int64()),
+        pa.array([session.split for session in sessions], pa.string()),
+        _lists(
+            [len(session.messages) for session in sessions],
+            pa.StructArray.from_arrays(
+                [
+                    pa.array([message.role for message in messages], pa.string()),
+                    pa.array([message.text for message in messages], pa.string()),
+                ],
+                fields=list(_MESSAGE),
+            ),
+        ),
+        _lists([len(session.item_turns) for session in sessions], pa.array(turns, pa.int32())),
+        pa.array([session.routine_driven for session in sessions], pa.bool_()),
+        _routine_settings([session.routine_settings for session in sessions]),
+    ]
+    return pa.StructArray.from_arrays(columns, fields=list(_SESSION))
+
+
+def _routine_settings(
+    settings: Sequence[tuple[tuple[str, str, str], ...] | None],
+) -> pa.ListArray:
+    rows = [row for found in settings for row in found or ()]
+    parts = [pa.array([row[place] for row in rows], pa.string()) for place in range(3)]
+    values = pa.StructArray.from_arrays(parts, fields=list(_SETTING))
+    return _lists([None if found is None else len(found) for found in settings], values)
+
+
+def _lists(lengths: Sequence[int | None], values: pa.Array) -> pa.ListArray:
+    """Lists of these lengths, cut from ``values`` in order; None is a null, not an empty list."""
+    ends = list(accumulate((length or 0 for length in lengths), initial=0))
+    starts = [
+        None if length is None else begin for begin, length in zip(ends, lengths, strict=False)
+    ]
+    return pa.ListArray.from_arrays(pa.array([*starts, ends[-1]], pa.int32()), values)
 
 
 def write_index(

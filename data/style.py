@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from data.schema import Session, Style, UserData
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_LETTERS = {n: " " for n in range(128) if not (chr(n).isalpha() or chr(n) == "'")}
+"""Of ASCII, all but letters and apostrophes becomes a space."""
 _SENTENCE_END = re.compile(r"[.!?…]+(?:\s|$)")
 _INFORMAL_SIGNS = re.compile(r"[!~]|[:;]-?[()DP]|[\u2600-\u27bf\U0001f300-\U0001faff]")
 
@@ -78,9 +80,22 @@ def word_count(text: str) -> int:
     return len(text.split())
 
 
+def clean_word_count(text: str) -> int:
+    """``word_count`` of a cleaned message, whose words stand one space apart; much faster."""
+    return text.count(" ") + 1 if text else 0
+
+
 def words_of(text: str) -> list[str]:
     """Words in lower case without punctuation and digits; a contraction is one word."""
-    return _WORD.findall(text.lower().replace("’", "'"))
+    text = text.lower().replace("’", "'")
+    if not text.isascii():
+        return _WORD.findall(text)
+    pieces = text.translate(_LETTERS).split()
+    if "'" not in text:
+        return pieces
+    return [
+        word for piece in pieces for word in (_WORD.findall(piece) if "'" in piece else (piece,))
+    ]
 
 
 def sentiment(text: str) -> float:
@@ -124,7 +139,7 @@ def _formality(text: str, words: Sequence[str]) -> float:
     marked = 2 * _count(POLITE, words) - 2 * _count(SLANG, words)
     marked -= sum("'" in word for word in words) if "'" in text or "’" in text else 0
     # The signs' pattern tries every character: look first whether there can be any.
-    informal = not text.isascii() or any(sign in text for sign in "!~:;")
+    informal = not text.isascii() or "!" in text or "~" in text or ":" in text or ";" in text
     score = (
         0.5 * (sum(map(len, words)) / n - 4.3)
         + 0.05 * (min(n / max(1, len(_SENTENCE_END.findall(text))), 30.0) - 10.0)
@@ -136,7 +151,7 @@ def _formality(text: str, words: Sequence[str]) -> float:
 
 
 def _count(known: frozenset[str], words: Sequence[str]) -> int:
-    return 0 if known.isdisjoint(words) else sum(word in known for word in words)
+    return 0 if known.isdisjoint(words) else sum(map(known.__contains__, words))
 
 
 def training_sessions(sessions: Sequence[Session]) -> list[Session]:
@@ -156,8 +171,8 @@ def style_of(sessions: Sequence[Session]) -> Style:
             (own if message.role == "user" else replies).append(message.text)
     words = [words_of(text) for text in replies]
     return Style(
-        reply_words=_mean([word_count(text) for text in replies], empty=0.0),
-        verbosity=_mean([word_count(text) for text in own], empty=0.0),
+        reply_words=_mean(list(map(clean_word_count, replies)), empty=0.0),
+        verbosity=_mean(list(map(clean_word_count, own)), empty=0.0),
         sentiment=_mean([_sentiment(found) for found in words], empty=0.0),
         formality=_mean(list(map(_formality, replies, words)), empty=0.5),
     )

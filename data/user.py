@@ -19,7 +19,9 @@ from data.reading import RawUser
 from data.schema import SPLITS, Dialogue, Json, Session, UserData
 from data.settings import DataSettings
 from data.split import arm_obstacle, split_user
-from data.style import style_of, word_count
+from data.style import clean_word_count, style_of
+
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def dialogue_line(dialogue: Dialogue) -> bytes:
         value = getattr(dialogue, name)
         if value is not None:
             row[name] = value
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    return _JSON.encode(row).encode() + b"\n"
 
 
 def _message_hashes(
@@ -133,7 +135,7 @@ def _lengths(sessions: Sequence[Session]) -> Json:
     found["longest_session_messages"] = max(sizes, default=0)
     for role in ("user", "assistant"):
         texts = [m.text for session in sessions for m in session.messages if m.role == role]
-        words = [word_count(text) for text in texts]
+        words = [clean_word_count(text) for text in texts]
         found[role] = {
             "messages": len(words),
             "words": sum(words),

@@ -12,6 +12,7 @@ from data.clean import clean_messages, clean_text, clean_user, cut_text, item_tu
 from data.reading import RawSession, RawUser
 from data.schema import Message
 from data.settings import DataSettings
+from data.style import clean_word_count, word_count
 
 SETTINGS = DataSettings()
 LONG_USER, LONG_REPLY = "Please dim the lights", "The lights are dimmed now"
@@ -46,6 +47,19 @@ def exchange(n: int = 0) -> tuple[tuple[str, str], tuple[str, str]]:
 )
 def test_text_is_normalized(raw, clean):
     assert clean_text(raw) == clean
+
+
+@given(st.text(st.sampled_from("ab.~' \t\n\x0c\x7f\x1c")))
+def test_plain_text_is_cleaned_like_any_other(text):
+    """Printable ASCII takes a short way; without it the words are joined by one space."""
+    kept = "".join(sign for sign in text if sign != "\x7f")
+    assert clean_text(text) == " ".join(kept.split())
+
+
+@given(st.text(st.characters(codec=None)))
+def test_words_of_cleaned_text_are_counted_by_their_spaces(text):
+    cleaned_text = cut_text(clean_text(text), 20)
+    assert clean_word_count(cleaned_text) == word_count(cleaned_text)
 
 
 @given(st.text(st.characters(codec=None)))

@@ -124,6 +124,7 @@ def test_edgewise_reads_context_routines_and_settings(tmp_path):
         (edgewise_line(messages=[{"text": "x"}]), "message 1 lacks 'role'"),
         (edgewise_line(messages=[{"role": "user"}]), "message 1 lacks 'text'"),
         (edgewise_line(messages=[{"role": "cat", "text": "x"}]), "unknown role 'cat'"),
+        (edgewise_line(messages=[{"role": ["user"], "text": "x"}]), "unknown role ['user']"),
         (edgewise_line(messages=[{"role": "user", "text": 5}]), "must be a text, not a number"),
         (edgewise_line(applied_routines="0"), "applied_routines must be a list"),
         (edgewise_line(meta=[]), "meta must be an object, not a list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ def test_words():
     assert word_count(" It's  21 °C, now. ") == 4
     assert word_count("") == 0
     assert words_of("Don’t set IT to 21!") == ["don't", "set", "it", "to"]
+
+
+@given(st.one_of(st.text(), st.text(st.sampled_from("aBc'’ .!1_-\u00e9\t"))))
+def test_words_are_what_the_pattern_finds(text):
+    """A word is a run of letters; single apostrophes join runs."""
+    pattern = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
+    assert words_of(text) == pattern.findall(text.lower().replace("’", "'"))
 
 
 # x / (1 + |x|) of the sum x, by hand
