@@ -75,7 +75,12 @@ def export_models(
 
 def _first_seeds(plan: Plan, finished: Collection[str]) -> list[PlannedCell]:
     """Cells that hold adapters, of each arm's first seed."""
-    makers = [c for c in plan.cells if c.spec.training is not None or c.spec.adopted_sha256]
+    # An ablation's variants stay in the ledger.
+    makers = [
+        cell
+        for cell in plan.cells
+        if (cell.spec.training is not None or cell.spec.adopted_sha256) and cell.variant is None
+    ]
     first = {cell.arm: cell.spec.seed for cell in reversed(makers)}
     return [c for c in makers if c.spec.seed == first[c.arm] and c.cell_id in finished]
 

@@ -63,7 +63,7 @@ def report_facts(
         "decoding": settings.decoding.model_dump(mode="json"),
         "configs": _configs(plan),
         "environment": _environment(records) | {"commit": source_commit()},
-        "seconds": _seconds(records),
+        "seconds": _seconds(plan, records),
         "stages": ["prepare", *(_STAGES.get(stage, stage) for stage in plan.stages)],
         "finished_utc": max((record.finished_utc for record in records.values()), default=""),
     }
@@ -153,11 +153,11 @@ def _split_sessions(prepared: Prepared) -> dict[str, int]:
 
 
 def _configs(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Adapter and training of each arm that trains."""
+    """Adapter and training of each arm that trains; an ablation tells its variants itself."""
     return {
         cell.arm: cell.spec.model_dump(mode="json", include={"adapter", "training"})
         for cell in plan.cells
-        if cell.spec.training is not None
+        if cell.spec.training is not None and cell.variant is None
     }
 
 
@@ -180,10 +180,11 @@ def _environment(records: Mapping[str, Record]) -> dict[str, str]:
     return {name: ", ".join(sorted(values)) for name, values in seen.items()}
 
 
-def _seconds(records: Mapping[str, Record]) -> dict[str, float]:
-    """Seconds of work per arm, summed over its cells."""
+def _seconds(plan: Plan, records: Mapping[str, Record]) -> dict[str, float]:
+    """Seconds of work per arm, summed over its cells; an ablation's variants together."""
+    together = {cell.arm: cell.variant.ablation for cell in plan.cells if cell.variant is not None}
     total: dict[str, float] = {}
     for record in records.values():
-        spent = record.seconds.get("total", 0.0)
-        total[record.arm] = round(total.get(record.arm, 0.0) + spent, 1)
+        name = together.get(record.arm, record.arm)
+        total[name] = round(total.get(name, 0.0) + record.seconds.get("total", 0.0), 1)
     return total

@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.manifest import Prepared
 from data.naming import safe_folder_name
 from data.writing import write_json
+from orchestrator.ablation_points import ablation_points
 from orchestrator.export import export_models
 from orchestrator.facts import report_facts, reproducibility_facts
 from orchestrator.identity import canonical_json
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from results.collector import ExpectedCell
 
 SUMMARY_FILE = Path("results/summary.json")
+REGISTRY_FILE = "experiment_registry.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,18 @@ def known_summary(workspace: Workspace, key: str) -> Summary | None:
     return Summary(key, rows, str(values["report"])) if whole else None
 
 
-def has_scores(records: Mapping[str, Record]) -> bool:
-    """Whether any record holds scored items of an arm."""
+def has_scores(plan: Plan, records: Mapping[str, Record]) -> bool:
+    """Whether any record holds scored items of an arm; an ablation's variants are none."""
+    found = (records.get(cell.cell_id) for cell in plan.cells if cell.variant is None)
     return any(
         "items.parquet" in record.files and record.purpose in ARM_PURPOSES
-        for record in records.values()
+        for record in found
+        if record is not None
     )
 
 
-def expected_cells(plan: Plan) -> list[ExpectedCell]:
-    """The plan as the collector knows it."""
+def expected_cells(plan: Plan, *, variants: bool = False) -> list[ExpectedCell]:
+    """The plan's arms as the collector knows them, or the variants of its ablations."""
     from results.collector import ExpectedCell
 
     return [
@@ -104,6 +108,7 @@ def expected_cells(plan: Plan) -> list[ExpectedCell]:
             purpose=cell.spec.purpose,
         )
         for cell in plan.cells
+        if (cell.variant is not None) == variants
     ]
 
 
@@ -127,11 +132,15 @@ def finish(
     from results.decisions import decide
     from results.figures import draw_figures
     from results.persona_report import finish_persona
+    from results.registry import append_registry
     from results.report import write_report
+    from results.report_ablations import finish_ablations
     from results.reproducibility import write_reproducibility
     from results.tables import TableFacts, write_tables
 
-    collected = collect(Ledger(workspace.root), expected_cells(plan))
+    ledger = Ledger(workspace.root)
+    collected = collect(ledger, expected_cells(plan))
+    variants = collect(ledger, expected_cells(plan, variants=True))
     facts = TableFacts(commit=source_commit(), folder_name=safe_folder_name)
     write_tables(collected, workspace.root, facts=facts)
     analysis = analyze(
@@ -148,13 +157,29 @@ def finish(
         seed=settings.statistics.seed,
         resamples=settings.statistics.resamples,
     )
-    figures = [*draw_figures(workspace.root, collected, analysis), *persona.figures]
+    ablations = finish_ablations(
+        workspace.root,
+        collected,
+        variants,
+        ablation_points(plan, settings),
+        study=plan.study,
+        seed=settings.statistics.seed,
+        resamples=settings.statistics.resamples,
+    )
+    figures = [
+        *draw_figures(workspace.root, collected, analysis),
+        *persona.figures,
+        *ablations.figures,
+    ]
     told = report_facts(plan, records, settings=settings, prepared=prepared)
     told |= persona.told(told)
+    told |= ablations.told(told)
     decisions = decide(analysis, persona=persona.change)
     write_report(workspace.root, collected, analysis, decisions, figures, told)
     how = reproducibility_facts(plan, settings=settings, prepared=prepared, base_name=base_name)
-    write_reproducibility(workspace.root, collected, how)
+    append_registry(variants, workspace.root / REGISTRY_FILE, commit=facts.commit)
+    everything = replace(collected, records={**collected.records, **variants.records})
+    write_reproducibility(workspace.root, everything, how)
     export_models(workspace, plan, finished=set(records), base_name=base_name)
     summary = Summary(key, tuple(arm_rows(analysis)), workspace.report.name)
     write_json(workspace.root / SUMMARY_FILE, asdict(summary), depth=1)

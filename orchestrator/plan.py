@@ -15,7 +15,7 @@ from orchestrator.exit_codes import InputError
 from orchestrator.identity import cell_id
 from orchestrator.layers import with_differences
 from orchestrator.settings import Settings
-from search_spaces.space import Arm, Study
+from search_spaces.space import Arm, Study, Variant
 from tasks.cell import CellSpec, Purpose
 from tasks.config import AdapterConfig, TrainingConfig
 from tasks.splits import ScoredSplit
@@ -56,6 +56,8 @@ class PlannedCell:
     depends_on: tuple[str, ...]
     work: float
     """Rough amount of work in replies decoded or trained; for order and time left alone."""
+    variant: Variant | None = None
+    """The arm's place in an ablation, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,9 @@ def make_plan(settings: Settings, *, study: Study, facts: Facts) -> Plan:
     cells: list[PlannedCell] = []
     shared: dict[tuple[str, int], str] = {}
     for arm in study.arms:
+        # A variant without a difference is its default arm.
+        if arm.variant is not None and maker.settings_of(arm) == settings:
+            continue
         for cell in maker.cells_of(arm, shared):
             cells.append(cell)
             if cell.spec.purpose in ("train", "adopt"):
@@ -118,6 +123,7 @@ class _Maker:
         asked = [*(arm.name for arm in gated), *(arm.start for arm in gated)]
         self.asked_by_gates = {name for name in asked if name is not None}
         self.from_clusters = {arm.name for arm in arms if arm.grouping == "cluster"}
+        self.own_settings: dict[str, Settings] = {}
         self.blocks = blocks_of(facts.users, settings.block_users)
         self.personal: dict[tuple[str, int], list[str]] = {}
         """Arm and seed → cells with per-user adapters, blocks in order."""
@@ -186,13 +192,16 @@ class _Maker:
                     split=split,
                     adapter=self._adapter(arm),
                     parent=train.cell_id,
+                    generate=self._generates(arm, seed),
                 )
 
     def _shared_adapter(
         self, arm: Arm, seed: int, shared: Mapping[tuple[str, int], str]
     ) -> PlannedCell:
         """Trained here, or taken over from a PEFT folder, which knows no seed."""
-        adopted = self.facts.adopted_sha256.get(arm.adapter) if arm.grouping == "all" else None
+        # An adapter from elsewhere has one shape, and an ablation's variant another.
+        adoptable = arm.grouping == "all" and arm.variant is None
+        adopted = self.facts.adopted_sha256.get(arm.adapter) if adoptable else None
         own: dict[str, Any] = {
             "users": self.facts.users,
             "split": "val",
@@ -217,6 +226,7 @@ class _Maker:
                 training=self._training(arm),
                 parent=parent,
                 swapped_control=arm.swapped_control,
+                generate=self._generates(arm, seed),
             )
             yield own
             if arm.gated:
@@ -277,18 +287,26 @@ class _Maker:
             raise _not_listed(arm)
         return None if arm.start is None else shared[arm.start, seed]
 
-    def _settings(self, arm: Arm) -> Settings:
+    def _generates(self, arm: Arm, seed: int) -> bool:
+        """Variants generate for the first seed alone; likelihoods cost a fraction of it."""
+        return arm.variant is None or seed == self.settings.seeds[0]
+
+    def settings_of(self, arm: Arm) -> Settings:
         """The study's settings with the arm's own differences."""
         if not arm.settings:
             return self.settings
-        return with_differences(self.settings, arm.settings, where=f"arm {arm.name}")
+        if arm.name not in self.own_settings:
+            self.own_settings[arm.name] = with_differences(
+                self.settings, arm.settings, where=f"arm {arm.name}"
+            )
+        return self.own_settings[arm.name]
 
     def _adapter(self, arm: Arm) -> AdapterConfig:
-        own = self._settings(arm)
+        own = self.settings_of(arm)
         return own.lora if arm.adapter == "lora" else own.prefix
 
     def _training(self, arm: Arm) -> TrainingConfig:
-        own = self._settings(arm)
+        own = self.settings_of(arm)
         by_adapter = {
             "all": {"lora": own.shared.lora, "prefix": own.shared.prefix},
             "cluster": {"lora": own.cluster.lora, "prefix": own.cluster.prefix},
@@ -317,7 +335,9 @@ class _Maker:
             **self.common,
         )
         depends_on = (*(() if parent is None else (parent,)), *spec.parents)
-        return PlannedCell(cell_id(spec), spec, stage_of(arm), arm.name, depends_on, work_of(spec))
+        return PlannedCell(
+            cell_id(spec), spec, stage_of(arm), arm.name, depends_on, work_of(spec), arm.variant
+        )
 
     def _items(self, arm: Arm, split: ScoredSplit) -> str:
         """Hash of the item list; those of the gate and of cold-start users follow from the data."""
@@ -340,6 +360,8 @@ def _not_listed(arm: Arm) -> InputError:
 
 def stage_of(arm: Arm) -> str:
     """The stage that an arm's cells belong to."""
+    if arm.variant is not None:
+        return "ablation"
     if arm.identify is not None:
         return "persona_prediction"
     if arm.from_few is not None:
@@ -352,6 +374,8 @@ _VAL_THEN_TEST: tuple[ScoredSplit, ScoredSplit] = ("val", "test")
 _SESSIONS = 10
 """Sessions of a user's validation or test part, roughly; their replies are the unit of work."""
 _EXCHANGES = 5 * _SESSIONS
+_LIKELIHOOD_SHARE = 0.2
+"""Work of the true replies' likelihoods, as a share of that of generating replies."""
 
 
 def work_of(spec: CellSpec) -> float:
@@ -360,10 +384,11 @@ def work_of(spec: CellSpec) -> float:
     Used for the order of cells and the time left, never for identity or results.
     """
     users = len(spec.users)
+    sessions = _SESSIONS if spec.generate else _SESSIONS * _LIKELIHOOD_SHARE
     if spec.purpose == "identify":
         return users * (1 + users / 50) if spec.representation == "likelihood" else float(users)
     if spec.training is None:
-        return float(users * _SESSIONS)
+        return float(users * sessions)
     epochs = spec.training.epochs
     if spec.purpose == "train":
         validation = epochs * _SESSIONS if spec.training.early_stopping else 0
@@ -371,5 +396,5 @@ def work_of(spec: CellSpec) -> float:
     if spec.purpose == "adapt_from_few":
         every = [*spec.exchange_counts, _EXCHANGES]
         return float(users * ((len(every) + 1) * _SESSIONS + epochs * sum(every) / 9))
-    decoded = _SESSIONS * (2 if spec.swapped_control else 1)
+    decoded = sessions * (2 if spec.swapped_control else 1)
     return float(users * (decoded + epochs * (spec.training.examples or _SESSIONS) / 9))

@@ -249,7 +249,7 @@ class _Run:
             self._sweep(ray, ledger, records)
             records = ledger.finished(cell.cell_id for cell in self.plan.cells)
             key = finished_key(records, self.plan, settings, prepared=prepared)
-        if not has_scores(records):
+        if not has_scores(self.plan, records):
             return self._nothing_scored(records, ledger, reused=reused, began=began)
         self.screen.say("Tables, statistics, figures and report …")
         self.status.update("reporting")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from results.ablations import is_variant
 from results.cold_warm import PURPOSE as COLD_WARM
 from results.collector import Collected
 from results.files import write_atomic
@@ -103,6 +104,8 @@ def _seeds(records: Sequence[Record]) -> str:
 
 
 def _stage(record: Record) -> str:
+    if is_variant(record.arm):
+        return "ablations"
     if record.purpose == COLD_WARM:
         return "cold against warm"
     return "few-shot" if record.spec.get("few_shot_examples") else STAGE_OF[record.grouping]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search_spaces import baseline, cluster, global_study, per_persona, persona_prediction
+from search_spaces import ablation, baseline, cluster, global_study, per_persona, persona_prediction
 from search_spaces.space import Study
 
 STUDIES: dict[str, Study] = {
@@ -13,5 +13,6 @@ STUDIES: dict[str, Study] = {
         per_persona.STUDY,
         cluster.STUDY,
         persona_prediction.STUDY,
+        ablation.STUDY,
     )
 }

@@ -10,6 +10,18 @@ from search_spaces.ranges import Range
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """An arm's place in an ablation: which setting has which value, and against which arm."""
+
+    ablation: str
+    setting: str
+    """Dotted name of the ablated setting; the default arm has the study's own value of it."""
+    value: Any
+    default: str
+    """Name of the arm that it is compared with."""
+
+
+@dataclass(frozen=True, slots=True)
 class Arm:
     """One way to adapt the base: who shares an adapter × which adapter × where it starts from.
 
@@ -23,7 +35,9 @@ class Arm:
     ``gated`` adds the no-harm gate as an arm: a user's adapter is kept only where it beats the
     ``start`` arm's on validation exchanges that nothing else has used. ``settings`` holds this
     arm's own differences from the study's settings, by dotted name: an ablation's or a search's
-    variant is an arm of another name with other settings.
+    variant is an arm of another name with other settings. ``variant`` marks an ablation's: such an
+    arm is compared with its default alone and shown by itself, and it generates replies for the
+    study's first seed only, while the true replies' likelihood is scored for all.
     """
 
     name: str
@@ -36,6 +50,7 @@ class Arm:
     from_few: Literal["cold", "warm"] | None = None
     identify: Literal["encoder", "hidden", "likelihood"] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    variant: Variant | None = None
 
 
 @dataclass(frozen=True, slots=True)
