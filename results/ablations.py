@@ -68,11 +68,13 @@ def ablation_table(
 ) -> pd.DataFrame:
     """Every point on every metric: ``TABLE_COLUMNS``.
 
-    ``lift`` is the mean over users of variant minus default, positive where the variant is
-    better, with a 95 % interval over users and seeds: seeds nest in users where both start from
-    the same adapter, and are crossed with them otherwise. ``mean_examples`` and
-    ``users_with_fewer`` count the exchanges that adapters were trained on, and the users whose
-    online slice holds fewer than asked for; NaN where that is not the quantity.
+    Means are over the seeds that variant and default both have; the default's own row is over
+    those of its variants. ``lift`` is the mean over users of variant minus default, positive
+    where the variant is better, with a 95 % interval over users and seeds: seeds nest in users
+    where both start from the same adapter, and are crossed with them otherwise.
+    ``mean_examples`` and ``users_with_fewer`` count the exchanges that adapters were trained on,
+    and the users whose online slice holds fewer than asked for; NaN where that is not the
+    quantity.
 
     Args:
         points: in the order of the table.
@@ -84,11 +86,15 @@ def ablation_table(
     """
     whole = scores[(scores["slice"] == "all") & (scores["split"] == "test")]
     wide = wide_scores(whole)
+    common = _common_seeds(points, wide, metrics)
     rows = []
     for point in points:
         trained = _trained(point, slots)
         for metric, info in metrics.items():
             own, default = (seed_scores(wide, arm, metric) for arm in (point.arm, point.default))
+            if point.is_default:
+                kept = own.columns.isin(list(common[point.ablation, point.default, metric]))
+                own = default = own.loc[:, kept] if kept.any() else own
             row: dict[str, Any] = {
                 "ablation": point.ablation,
                 "default": point.default,
@@ -101,6 +107,19 @@ def ablation_table(
             row |= _compared(point, own, default, sign=sign, seed=seed, resamples=resamples)
             rows.append(row | trained)
     return pd.DataFrame(rows, columns=TABLE_COLUMNS)
+
+
+def _common_seeds(
+    points: Sequence[Point], wide: Mapping[str, pd.DataFrame], metrics: Mapping[str, MetricInfo]
+) -> dict[tuple[str, str, str], set[int]]:
+    """Ablation, default and metric → seeds that any variant of the line has."""
+    found: dict[tuple[str, str, str], set[int]] = {}
+    for point in points:
+        for metric in metrics:
+            seeds = found.setdefault((point.ablation, point.default, metric), set())
+            if not point.is_default:
+                seeds.update(map(int, seed_scores(wide, point.arm, metric).columns))
+    return found
 
 
 def _compared(

@@ -51,7 +51,8 @@ def ablation_curves(
         axis.set_ylabel(f"lift over the default, {unit}")
         axis.set_title(f"{_panel_title(metric, info)}, {_seeds(lines)}")
         axis.grid(axis="y")
-    axes[0].legend(loc="best")
+    # Beneath the panels: inside, it would hide intervals.
+    canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return canvas
 
 

@@ -177,10 +177,10 @@ def _oracle(
         collected.items(name, seed=number, columns=columns).set_index("item_id")
         for name in (arm, fallback)
     )
-    both = own.join(other[[metric]], rsuffix="_fallback", how="inner").dropna()
+    both = own.join(other[metric].rename("fallback"), how="inner").dropna()
     return oracle_null(
         both["user_id"].to_numpy(),
         sign * both[metric].to_numpy(),
-        sign * both[f"{metric}_fallback"].to_numpy(),
+        sign * both["fallback"].to_numpy(),
         rng=np.random.default_rng(seed),
     )

@@ -36,7 +36,7 @@ AXES = {
     "lora_targets": "linear modules that LoRA adapts",
     "lora_rank": "rank of LoRA (alpha = 2 × rank)",
     "prefix_length": "tokens of the prefix",
-    "online_budget": "online exchanges of the user that the adapter is trained on",
+    "online_budget": "online exchanges that the adapter is trained on",
 }
 TITLES = {
     "lora_targets": "LoRA targets",
@@ -216,7 +216,8 @@ def _method(found: pd.DataFrame) -> str:
     return (
         "One quantity is changed at a time, everything else is the recipe's. A per-user adapter of "
         "another shape starts from an all-persona adapter of that shape; the online budgets share "
-        "the default's start, and no token budget cuts them. Each variant is compared with the "
+        "the default's start, and no token budget cuts them. Learning rates are the default's, not "
+        "chosen anew for each variant. Each variant is compared with the "
         "arm's default on the same users, items and seeds. The likelihood of the true replies is "
         f"scored for {likelihoods}; replies are generated for {replies}. Variants are in no other "
         "table of this report. These intervals answer no declared question, and each stands for "
@@ -234,12 +235,12 @@ def _finding(arm: str, rows: pd.DataFrame, info: MetricInfo) -> str:
     known = [row for row in variants if math.isfinite(row["ci_low"])]
     if not known:
         return f"{name}: n/a, no variant has an interval."
-    parts = [f"better than the default: {_lift(row)}" for row in known if row["ci_low"] > 0]
-    parts += [f"worse than the default: {_lift(row)}" for row in known if row["ci_high"] < 0]
-    silent = [row for row in known if row["ci_low"] <= 0 <= row["ci_high"]]
-    if silent:
-        values = ", ".join(_text(row["value"]) for row in silent)
-        parts.append(f"no evidence of a difference at {values}")
+    sides = {
+        "better than the default": [row for row in known if row["ci_low"] > 0],
+        "worse than the default": [row for row in known if row["ci_high"] < 0],
+        "no evidence of a difference": [r for r in known if r["ci_low"] <= 0 <= r["ci_high"]],
+    }
+    parts = [f"{said}: {', '.join(map(_lift, rows))}" for said, rows in sides.items() if rows]
     return f"{name}: {'; '.join(parts)}."
 
 

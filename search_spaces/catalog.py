@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from search_spaces import ablation, baseline, cluster, global_study, per_persona, persona_prediction
+from search_spaces import (
+    ablation,
+    baseline,
+    cluster,
+    full,
+    global_study,
+    per_persona,
+    persona_prediction,
+)
 from search_spaces.space import Study
 
 STUDIES: dict[str, Study] = {
@@ -14,5 +22,6 @@ STUDIES: dict[str, Study] = {
         cluster.STUDY,
         persona_prediction.STUDY,
         ablation.STUDY,
+        full.STUDY,
     )
 }
