@@ -74,7 +74,9 @@ class Record(Strict):
     schema_version: Literal[1] = 1
     cell_id: str
     arm: str
-    purpose: Literal["train", "evaluate", "personalize", "adapt_from_few", "adopt", "identify"]
+    purpose: Literal[
+        "train", "evaluate", "personalize", "adapt_from_few", "adopt", "identify", "try"
+    ]
     grouping: str
     adapter: str
     """``none``, ``lora`` or ``prefix``."""

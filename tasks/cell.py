@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.identify import Identification
 
 Grouping = Literal["none", "all", "cluster", "user"]
-Purpose = Literal["train", "evaluate", "personalize", "adapt_from_few", "adopt", "identify"]
+Purpose = Literal["train", "evaluate", "personalize", "adapt_from_few", "adopt", "identify", "try"]
 
 Representation = Literal["encoder", "hidden", "likelihood"]
 """Sentence vectors, mean-pooled hidden states, or the likelihood under each user's adapter."""
@@ -40,7 +40,8 @@ class CellSpec(Frozen):
     adapter and, as the swapped control, under another user's. ``adapt_from_few`` trains one
     adapter per user and number of exchanges and scores each user under all of them. ``adopt``
     takes over an adapter that was trained elsewhere. ``identify`` ranks all users of the study
-    for messages of theirs: whose is this (persona prediction)?
+    for messages of theirs: whose is this (persona prediction)? ``try`` is a search's: it trains one
+    adapter per user and variant of the training, and scores each user under all of them.
     """
 
     arm: str
@@ -81,6 +82,8 @@ class CellSpec(Frozen):
     """Online exchanges of the user that are offered to the prompt; none is trained on."""
     adopted_sha256: str | None = None
     """``adopt``: hash of the PEFT folder that is taken over as it is."""
+    variants: Annotated[tuple[TrainingConfig, ...], Field(strict=False)] = ()
+    """``try``: trainings that are compared, side by side in one bank."""
     exchange_counts: Annotated[tuple[int, ...], Field(strict=False)] = ()
     """``adapt_from_few``: numbers of first exchanges beside none and all of them."""
 
@@ -97,13 +100,19 @@ def with_smaller_passes(spec: CellSpec) -> CellSpec:
             "prefill_tokens_per_pass": max(64, spec.decoding.prefill_tokens_per_pass // 2),
         }
     )
-    training = spec.training and spec.training.model_copy(
+    return spec.model_copy(
         update={
-            "tokens_per_pass": max(64, spec.training.tokens_per_pass // 2),
-            "recompute_activations": True,
+            "decoding": decoding,
+            "training": spec.training and _smaller(spec.training),
+            "variants": tuple(map(_smaller, spec.variants)),
         }
     )
-    return spec.model_copy(update={"decoding": decoding, "training": training})
+
+
+def _smaller(training: TrainingConfig) -> TrainingConfig:
+    tokens = max(64, training.tokens_per_pass // 2)
+    changes = {"tokens_per_pass": tokens, "recompute_activations": True}
+    return training.model_copy(update=changes)
 
 
 SlotStatus = Literal["ok", "failed", "skipped"]
@@ -144,6 +153,7 @@ class CellOutcome:
         ``nll`` alone.
         ``adapt_from_few`` has one row per item × number of exchanges instead: ``exchanges`` (its
         name), ``exchanges_used``, ``cold_start``, and of the metrics ``rouge_l`` and ``nll``.
+        ``try`` has one row per item × variant: ``variant`` (its place in the spec).
     adapters
         The bank's adapters, stacked.
     curve

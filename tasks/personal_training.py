@@ -36,13 +36,13 @@ def personalize(trial: Trial, parent: AdapterState | None) -> CellOutcome:
     spec = trial.spec
     config = training_of(spec)
     able = [key for key in spec.users if online_exchanges(trial.users[key]) >= MIN_EXCHANGES]
-    skipped = [_skipped(trial.users[key]) for key in spec.users if key not in able]
+    skipped = [too_few(trial.users[key]) for key in spec.users if key not in able]
     if not able:
         return CellOutcome(spec, slots=skipped)
     with trial.timed("setup"):
-        bank = bank_for(trial, slots=able, parent=parent, source_of=_sources(trial, able, parent))
+        bank = bank_for(trial, slots=able, parent=parent, source_of=sources_of(trial, able, parent))
         plans = [
-            SlotPlan(key, config, slot_seed(spec, key), _online(trial, trial.users[key], config))
+            SlotPlan(key, config, slot_seed(spec, key), online_of(trial, trial.users[key], config))
             for key in able
         ]
     with trial.timed("train"):
@@ -62,7 +62,8 @@ def personalize(trial: Trial, parent: AdapterState | None) -> CellOutcome:
     )
 
 
-def _skipped(user: UserData) -> SlotReport:
+def too_few(user: UserData) -> SlotReport:
+    """The report of a user who gets no adapter of their own."""
     reason = (
         f"{online_exchanges(user)} exchanges in the online slice; "
         f"a per-user adapter needs {MIN_EXCHANGES}"
@@ -70,7 +71,7 @@ def _skipped(user: UserData) -> SlotReport:
     return SlotReport(slot=user.user_key, status="skipped", reason=reason)
 
 
-def _sources(
+def sources_of(
     trial: Trial, users: Sequence[str], parent: AdapterState | None
 ) -> dict[str, str] | None:
     """Cluster's adapter that each user starts from; None where all start from the same."""
@@ -79,7 +80,7 @@ def _sources(
     return {key: GROUPINGS["cluster"](trial.users[key]) for key in users}
 
 
-def _online(trial: Trial, user: UserData, config: TrainingConfig) -> tuple[Example, ...]:
+def online_of(trial: Trial, user: UserData, config: TrainingConfig) -> tuple[Example, ...]:
     """The user's own exchanges, each with the true messages before it, within the budget."""
     sessions = {session.session_id: session for session in user.of_split("online")}
     wanted = config.examples if config.examples is not None else len(sessions)

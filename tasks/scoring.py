@@ -48,8 +48,8 @@ def _no_score(trial: Trial, user: UserData, parent: AdapterState | None) -> str 
     spec = trial.spec
     if spec.few_shot_examples and not online_exchanges(user):
         return "no exchange in the online slice; a few-shot prompt needs one"
-    if spec.split == "gate" and not item_count(scored_sessions(user, "gate")):
-        return "no exchange is left for the gate"
+    if spec.split in ("gate", "choice") and not item_count(scored_sessions(user, spec.split)):
+        return f"no exchange is left for the {spec.split}"
     has_adapter = parent is None or _adapter_of(user, spec.grouping, parent) in parent.slots
     if not has_adapter or (spec.parents and parent is None):
         return "no adapter of the user's own came out well"

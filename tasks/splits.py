@@ -10,7 +10,8 @@ from typing import Literal
 
 from data.schema import Session, UserData
 
-ScoredSplit = Literal["val", "test", "gate"]
+ScoredSplit = Literal["val", "test", "gate", "choice"]
+"""``val`` is all of validation, ``choice`` and ``gate`` are its two halves."""
 
 
 def scored_sessions(user: UserData, split: ScoredSplit) -> tuple[Session, ...]:
@@ -18,6 +19,8 @@ def scored_sessions(user: UserData, split: ScoredSplit) -> tuple[Session, ...]:
     if split == "gate":
         sessions = user.of_split("val")
         return sessions[_choices(len(sessions)) :]
+    if split == "choice":
+        return choosing_sessions(user)
     return user.of_split(split)
 
 

@@ -23,6 +23,7 @@ from tasks.personal_training import adapt_from_few, personalize
 from tasks.runtime import Runtime
 from tasks.scoring import evaluate
 from tasks.shared_training import train_shared
+from tasks.variants import try_variants
 
 
 def run_cell(
@@ -54,10 +55,10 @@ def run_cell(
         parent is None
     ):
         raise TaskError(f"cell of arm {spec.arm!r} names parent {spec.parent}; given: {parent}")
-    if not spec.generate and spec.purpose not in ("evaluate", "personalize"):
+    if not spec.generate and spec.purpose not in ("evaluate", "personalize", "try"):
         raise TaskError(
             f"cell of arm {spec.arm!r} asks to {spec.purpose} without generating replies; "
-            "only evaluate and personalize can score likelihoods alone"
+            "only evaluate, personalize and try can score likelihoods alone"
         )
     torch.set_num_threads(spec.threads)
     trial = Trial(
@@ -75,6 +76,7 @@ def run_cell(
         "adapt_from_few": adapt_from_few,
         "adopt": _adopt,
         "identify": _identify,
+        "try": try_variants,
     }
     with trial.timed("total"):
         outcome = steps[spec.purpose](trial, parent)
