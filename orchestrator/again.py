@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.manifest import Prepared, load_prepared
+from orchestrator.choices import with_choices
 from orchestrator.exit_codes import InputError
 from orchestrator.export import export_models
 from orchestrator.finish import finish, finished_key
@@ -57,9 +58,10 @@ def _find(study: Study, root: Path) -> _Found:
             **{name: stored["facts"][name] for name in _STORED_FACTS},
         )
         base_name = str(stored["base_name"])
+        choices = {str(arm): dict(config) for arm, config in stored.get("choices", {}).items()}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}): run the study again") from error
-    plan = make_plan(settings, study=study, facts=facts)
+    plan = make_plan(settings, study=with_choices(study, choices), facts=facts)
     ledger = Ledger(root)
     records = ledger.finished(cell.cell_id for cell in plan.cells)
     return _Found(workspace, settings, prepared, plan, base_name, ledger, records)

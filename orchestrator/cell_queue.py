@@ -11,24 +11,49 @@ class CellQueue:
     """The cells of a study that are not done yet.
 
     A cell is *waiting* until it is taken, then *running* until it is finished or failed. Cells
-    that depend on a failed one are *blocked* and never run.
+    that depend on a failed one are *blocked* and never run. While the queue is ``open``, more
+    cells may be added: what a search tries next depends on what came out.
     """
 
-    def __init__(self, cells: Sequence[PlannedCell], *, finished: Collection[str] = ()) -> None:
-        self.cells = {cell.cell_id: cell for cell in cells}
-        self.finished = {cell.cell_id for cell in cells if cell.cell_id in finished}
+    def __init__(
+        self, cells: Sequence[PlannedCell], *, finished: Collection[str] = (), open_: bool = False
+    ) -> None:
+        self.cells: dict[str, PlannedCell] = {}
+        self.finished: set[str] = set()
         self.running: set[str] = set()
         self.failed: set[str] = set()
         self.blocked: dict[str, str] = {}
-        way = _way_to_the_end(cells)
+        self.open = open_
+        self._waiting: dict[str, PlannedCell] = {}
+        self.add(cells, finished=finished)
+
+    def add(
+        self, cells: Sequence[PlannedCell], *, finished: Collection[str] = ()
+    ) -> list[PlannedCell]:
+        """Take in the cells that are new; returns those that need one that failed before.
+
+        Args:
+            cells: prerequisites first, or in the queue already.
+            finished: ids of those in the ledger.
+        """
+        new = [cell for cell in cells if cell.cell_id not in self.cells]
+        self.cells |= {cell.cell_id: cell for cell in new}
+        self.finished |= {cell.cell_id for cell in new if cell.cell_id in finished}
+        way = _way_to_the_end(new)
         # sorted() is stable: equal ways keep the plan's order.
-        order = sorted(cells, key=lambda cell: -way[cell.cell_id])
-        self._waiting = {c.cell_id: c for c in order if c.cell_id not in self.finished}
+        order = sorted(new, key=lambda cell: -way[cell.cell_id])
+        self._waiting |= {c.cell_id: c for c in order if c.cell_id not in self.finished}
+        return [cell for dead in [*self.failed] for cell in self._block(dead)]
 
     @property
     def exhausted(self) -> bool:
-        """Whether every cell was taken, is done, or can never run."""
-        return not self._waiting
+        """Whether nothing waits, and nothing more will come."""
+        return not self._waiting and not self.open
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self._waiting and not self.running
 
     @property
     def waiting(self) -> tuple[PlannedCell, ...]:
@@ -57,6 +82,10 @@ class CellQueue:
         """A running cell failed; returns the cells that can now never run."""
         self.running.discard(cell_id)
         self.failed.add(cell_id)
+        return self._block(cell_id)
+
+    def _block(self, cell_id: str) -> list[PlannedCell]:
+        """Put away what waits for a failed cell."""
         blocked = list(self._descendants(cell_id))
         for cell in blocked:
             del self._waiting[cell.cell_id]
@@ -64,7 +93,8 @@ class CellQueue:
         return blocked
 
     def _descendants(self, cell_id: str) -> Iterable[PlannedCell]:
-        dead = {cell_id}
+        # Cells that were added later may need one that was put away then.
+        dead = {cell_id, *(name for name, cause in self.blocked.items() if cause == cell_id)}
         # The plan lists prerequisites first, so one pass over it finds all generations.
         for cell in self.cells.values():
             if cell.cell_id in self._waiting and not dead.isdisjoint(cell.depends_on):

@@ -47,6 +47,13 @@ Model = Annotated[
     str | None, typer.Option("--model", help="embedded, a folder, or a hub id as owner/name.")
 ]
 Users = Annotated[int | None, typer.Option("--users", help="Take (or make) this many users.")]
+Searched = Annotated[
+    str | None,
+    typer.Option("--search", help="Choose settings on validation: grid, random, optuna."),
+]
+Samples = Annotated[
+    int | None, typer.Option("--samples", help="Configs that a search tries for each arm (8).")
+]
 Seeds = Annotated[str | None, typer.Option("--seeds", help="As 0 or 0,1,2.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 Sets = Annotated[
@@ -123,6 +130,8 @@ def _request(
     users: int | None = None,
     seeds: str | None = None,
     embeddings: str | None = None,
+    search: str | None = None,
+    samples: int | None = None,
     config: Path | None = None,
     sets: Sequence[str] | None = None,
     gpu_fraction: float | None = None,
@@ -135,19 +144,22 @@ def _request(
     from orchestrator.workspace import Workspace
 
     flags: dict[str, Any] = {"data.source": data, "model.name": model, "data.users": users}
-    flags["data.embeddings"] = embeddings
+    flags |= {"data.embeddings": embeddings, "search.method": search, "search.samples": samples}
     if seeds is not None:
         flags["seeds"] = _numbers(seeds)
     chosen, machine = find_study(study), this_machine()
+    settings = resolve_settings(
+        chosen,
+        config=config,
+        options=sets or (),
+        flags={name: value for name, value in flags.items() if value is not None},
+        device=machine.device,
+    )
+    if samples is not None and settings.search.method == "none":
+        raise InputError("--samples says how long a search is; give --search grid|random|optuna")
     return Request(
         study=chosen,
-        settings=resolve_settings(
-            chosen,
-            config=config,
-            options=sets or (),
-            flags={name: value for name, value in flags.items() if value is not None},
-            device=machine.device,
-        ),
+        settings=settings,
         workspace=Workspace(workspace.expanduser().resolve()),
         machine=machine,
         gpu_fraction=gpu_fraction,
@@ -172,6 +184,8 @@ def run(
     model: Model = None,
     users: Users = None,
     seeds: Seeds = None,
+    search: Searched = None,
+    samples: Samples = None,
     config: ConfigFile = None,
     sets: Sets = None,
     local: Annotated[bool, typer.Option("--local", help="Ray on this machine (default).")] = False,
@@ -190,13 +204,15 @@ def run(
     if local and address:
         raise InputError("--local and --address exclude each other; give one of them")
     request = _request(
-        study, workspace, data=data, model=model, users=users, seeds=seeds, config=config,
-        sets=sets, gpu_fraction=gpu_fraction, fresh=fresh, address=address, dashboard=dashboard,
+        study, workspace, data=data, model=model, users=users, seeds=seeds, search=search,
+        samples=samples, config=config, sets=sets, gpu_fraction=gpu_fraction, fresh=fresh,
+        address=address, dashboard=dashboard,
     )  # fmt: skip
     if dry_run:
         return _show_plan(request, as_json=False)
     from orchestrator.signals import StopSignal
-    from orchestrator.study import Screen, run_study
+    from orchestrator.study import run_study
+    from orchestrator.sweeping import Screen
 
     screen = Screen(say=_say, watch=_watch)
     with StopSignal().installed() as stop:
@@ -272,6 +288,8 @@ def plan(
     model: Model = None,
     users: Users = None,
     seeds: Seeds = None,
+    search: Searched = None,
+    samples: Samples = None,
     config: ConfigFile = None,
     sets: Sets = None,
     gpu_fraction: GpuFraction = None,
@@ -282,8 +300,8 @@ def plan(
     Example: python -m orchestrator plan --study per_persona --users 100
     """
     request = _request(
-        study, workspace, data=data, model=model, users=users, seeds=seeds, config=config,
-        sets=sets, gpu_fraction=gpu_fraction,
+        study, workspace, data=data, model=model, users=users, seeds=seeds, search=search,
+        samples=samples, config=config, sets=sets, gpu_fraction=gpu_fraction,
     )  # fmt: skip
     return _show_plan(request, as_json=as_json)
 
@@ -464,7 +482,8 @@ def data_prepare(
     Example: python -m orchestrator data prepare --data edgewise:../EdgeWisePersona
     """
     from orchestrator.signals import StopSignal
-    from orchestrator.study import Screen, prepare_only
+    from orchestrator.study import prepare_only
+    from orchestrator.sweeping import Screen
 
     request = _request(
         "baseline", workspace, data=data, users=users, config=config, sets=sets, fresh=fresh,

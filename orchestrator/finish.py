@@ -68,6 +68,7 @@ def finished_key(
         "expected": [cell.cell_id for cell in plan.cells],
         "clusters": prepared.clusters_sha256,
         "statistics": settings.statistics.model_dump(mode="json"),
+        "search": settings.search.model_dump(mode="json"),
         "commit": source_commit(),
     }
     return hashlib.sha256(canonical_json(about).encode()).hexdigest()

@@ -387,6 +387,9 @@ def work_of(spec: CellSpec) -> float:
     sessions = _SESSIONS if spec.generate else _SESSIONS * _LIKELIHOOD_SHARE
     if spec.purpose == "identify":
         return users * (1 + users / 50) if spec.representation == "likelihood" else float(users)
+    if spec.purpose == "try":
+        steps = sum(one.epochs * (one.examples or _SESSIONS) / 9 for one in spec.variants)
+        return float(users * (len(spec.variants) * sessions / 2 + steps))
     if spec.training is None:
         return float(users * sessions)
     epochs = spec.training.epochs

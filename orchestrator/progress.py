@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -48,6 +49,9 @@ class SweepDisplay:
     ) -> None:
         if self.console.is_terminal:
             self._live.stop()
+
+    def planned(self, cells: Sequence[PlannedCell], finished: Collection[str]) -> None:
+        """Seen in the counts."""
 
     def started(self, cell: PlannedCell) -> None:
         """Nothing to say before it ends."""

@@ -82,6 +82,19 @@ class ColdWarmSettings(Frozen):
     """Warm users beside the cold-start ones: the first in order, so that the cost is bounded."""
 
 
+class SearchSettings(Frozen):
+    """Choosing settings on validation before the study runs; see the ``search`` of a study."""
+
+    method: Literal["none", "grid", "random", "optuna"] = "none"
+    samples: int = Field(8, ge=1)
+    """Configs that each arm tries, its default among them."""
+    seed: int = 0
+    """Of random draws and of Optuna's sampler."""
+    variants_per_cell: int = Field(8, ge=1)
+    """Per-user configs that are trained side by side in one bank; a bank holds
+    ``block_users`` times as many adapters."""
+
+
 class StatisticsSettings(Frozen):
     """Declared before results are seen."""
 
@@ -92,7 +105,7 @@ class StatisticsSettings(Frozen):
 
 
 class Settings(Frozen):
-    """Everything that a run is told. Only ``statistics`` cannot change a cell's numbers."""
+    """Everything that a run is told; ``search`` and ``statistics`` are part of no cell."""
 
     data: DataChoice = DataChoice()
     model: ModelConfig = ModelConfig()
@@ -112,6 +125,7 @@ class Settings(Frozen):
     threads: int = Field(1, ge=1)
     """CPU threads of one trial."""
     seeds: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (0,)
+    search: SearchSettings = SearchSettings()
     statistics: StatisticsSettings = StatisticsSettings()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,10 @@ class StatusFile:
         """Write a new state, and what else is known by now."""
         self.values |= {"state": state, **values}
         self._write()
+
+    def planned(self, cells: Sequence[PlannedCell], finished: Collection[str]) -> None:
+        """A search goes on."""
+        self._now_and_then()
 
     def started(self, cell: PlannedCell) -> None:
         """A cell was given to a trial."""

@@ -1,37 +1,36 @@
-"""One study from its settings to its report: prepare → embed → plan → sweep → collect → report.
+"""One study from its settings to its report: prepare → embed → search → plan → sweep → report.
 
 Each step finds its finished part and does the rest, so the same command twice does the work once.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from data.catalog import resolve_source
 from data.manifest import Prepared, load_prepared
 from orchestrator.adopted import adopted_sha256, bring_adopted
+from orchestrator.choices import Choices, with_choices
 from orchestrator.cluster import RaySession, ray_session
 from orchestrator.embedding import with_clusters
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
-from orchestrator.keeper import LedgerKeeper
 from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, resolved_dtype
 from orchestrator.placement import Machine, Placement, place
 from orchestrator.plan import Facts, Plan, make_plan
+from orchestrator.search import check_searchable
 from orchestrator.settings import Settings
 from orchestrator.signals import StopSignal
 from orchestrator.status import StatusFile
-from orchestrator.tally import SweepTally
+from orchestrator.sweeping import Screen, Sweeper
 from orchestrator.workspace import (
     Workspace,
     check_frozen,
     clear,
     leave_nothing,
-    remove_empty_folders,
     write_configs,
 )
 from results.ledger import Ledger
@@ -52,17 +51,6 @@ class Request:
     address: str | None = None
     gpu_fraction: float | None = None
     dashboard: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Screen:
-    """The command line's side of a run: where words go, and what shows a sweep.
-
-    ``watch`` gives a context manager that is also an observer of the sweep.
-    """
-
-    say: Callable[[str], None]
-    watch: Callable[[SweepTally], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +86,8 @@ def check_request(request: Request) -> Placement:
 
         check_model_exists(settings.model)
         check_encoder_exists(settings.evaluation.encoder)
-    adopted_sha256(settings)
+    adopted = adopted_sha256(settings)
+    check_searchable(settings, study=request.study, adopted=adopted)
     if not request.fresh:
         check_frozen(request.workspace, settings)
     return place(request.machine, threads=settings.threads, gpu_fraction=request.gpu_fraction)
@@ -125,10 +114,15 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
             prepared = _prepared(request, ray, screen)
             facts, model = find_facts(request, prepared)
             bring_adopted(request.settings, request.workspace.places(), base=model.model_sha256)
-            plan = make_plan(request.settings, study=request.study, facts=facts)
+            make_plan(request.settings, study=request.study, facts=facts)  # Refuses what is bad.
             started = True
-            run = _Run(request, plan, placement, screen, stop, StatusFile(root, study=plan.study))
-            return run.go(ray, prepared=prepared, facts=facts, model=model, began=began)
+            status = StatusFile(root, study=request.study.name)
+            sweeper = Sweeper(request.workspace, placement, screen, stop, status, ray.start)
+            choices = _choices(request, facts=facts, sweeper=sweeper)
+            study = with_choices(request.study, choices)
+            plan = make_plan(request.settings, study=study, facts=facts)
+            run = _Run(request, plan, choices, sweeper)
+            return run.go(prepared=prepared, facts=facts, model=model, began=began)
     finally:
         if not started:
             leave_nothing(request.workspace)
@@ -156,6 +150,22 @@ class _Ray:
             if self.session.dashboard:
                 self._screen.say(f"Ray dashboard: http://{self.session.dashboard}")
         return self.session
+
+
+def _choices(request: Request, *, facts: Facts, sweeper: Sweeper) -> Choices:
+    """What the search chooses for the study's arms; nothing where none was asked for."""
+    if request.settings.search.method == "none":
+        return {}
+    from orchestrator.search_stage import open_search, run_search, told_choices, write_history
+
+    study, ledger = request.study, Ledger(request.workspace.root)
+    sweeper.screen.say(f"Searching ({request.settings.search.method}) on validation …")
+    search = open_search(request.settings, study=study, facts=facts, ledger=ledger)
+    searched = run_search(search, sweeper=sweeper, ledger=ledger)
+    write_history(searched, request.workspace.root, study=study.name)
+    for line in told_choices(searched):
+        sweeper.screen.say(f"Chosen for {line}")
+    return searched.choices
 
 
 def _prepared(request: Request, ray: _Ray, screen: Screen) -> Prepared:
@@ -220,22 +230,19 @@ class _Run:
 
     request: Request
     plan: Plan
-    placement: Placement
-    screen: Screen
-    stop: StopSignal
-    status: StatusFile
+    choices: Choices
+    sweeper: Sweeper
 
-    def go(
-        self, ray: _Ray, *, prepared: Prepared, facts: Facts, model: ModelFacts, began: float
-    ) -> Outcome:
+    def go(self, *, prepared: Prepared, facts: Facts, model: ModelFacts, began: float) -> Outcome:
         workspace, settings = self.request.workspace, self.request.settings
+        say, status = self.sweeper.screen.say, self.sweeper.status
         ledger = Ledger(workspace.root)
         records = ledger.finished(cell.cell_id for cell in self.plan.cells)
         reused = len(records)
         key = finished_key(records, self.plan, settings, prepared=prepared)
         known = known_summary(workspace, key)
         if reused == len(self.plan.cells) and known is not None:
-            self.screen.say(f"All {reused} cells of study {self.plan.study} are done.")
+            say(f"All {reused} cells of study {self.plan.study} are done.")
             return self._outcome(known, records, ledger, reused=reused, began=began)
         write_configs(
             workspace,
@@ -244,15 +251,16 @@ class _Run:
             plan=self.plan,
             facts=facts,
             base_name=model.base_name,
+            choices=self.choices,
         )
         if reused < len(self.plan.cells):
-            self._sweep(ray, ledger, records)
+            self.sweeper.run(self.plan.cells, finished=set(records), ledger=ledger)
             records = ledger.finished(cell.cell_id for cell in self.plan.cells)
             key = finished_key(records, self.plan, settings, prepared=prepared)
         if not has_scores(self.plan, records):
             return self._nothing_scored(records, ledger, reused=reused, began=began)
-        self.screen.say("Tables, statistics, figures and report …")
-        self.status.update("reporting")
+        say("Tables, statistics, figures and report …")
+        status.update("reporting")
         summary = finish(
             workspace,
             self.plan,
@@ -263,7 +271,7 @@ class _Run:
             key=key,
         )
         outcome = self._outcome(summary, records, ledger, reused=reused, began=began)
-        self.status.update(
+        status.update(
             "failed" if outcome.failures else "done",
             summary=asdict(summary),
             seconds=round(outcome.seconds, 1),
@@ -275,49 +283,11 @@ class _Run:
         self, records: Mapping[str, Record], ledger: Ledger, *, reused: int, began: float
     ) -> Outcome:
         """Every cell that scores anything failed: there is nothing to report but that."""
-        self.screen.say("No cell was scored, so there is no report.")
+        self.sweeper.screen.say("No cell was scored, so there is no report.")
         nothing = Summary(key="", rows=(), report="")
         outcome = self._outcome(nothing, records, ledger, reused=reused, began=began)
-        self.status.update("failed", failures=list(outcome.failures))
+        self.sweeper.status.update("failed", failures=list(outcome.failures))
         return outcome
-
-    def _sweep(self, ray: _Ray, ledger: Ledger, records: Mapping[str, Record]) -> None:
-        """Run the cells that are missing, with the ledger and the display looking on."""
-        session = ray.start()
-        # Tune takes a second to import, which a finished study need not wait for.
-        from orchestrator.sweep import SweepOptions, run_sweep
-
-        workspace = self.request.workspace
-        ledger.clean_staging()
-        shutil.rmtree(workspace.tune, ignore_errors=True)
-        options = SweepOptions(
-            places=workspace.places(), placement=self.placement, tune_folder=workspace.tune
-        )
-        tally = SweepTally(self.plan.cells, finished=set(records))
-        self.status.follow(tally)
-        self.status.update("running", dashboard=session.dashboard, reused=len(records))
-        self._announce(len(records))
-        try:
-            with self.screen.watch(tally) as display, self.stop.polled():
-                run_sweep(
-                    self.plan.cells,
-                    finished=set(records),
-                    options=options,
-                    keeper=LedgerKeeper(ledger),
-                    observers=[tally, self.status, display],  # type: ignore[list-item]
-                    stop=self.stop.check,
-                )
-        except BaseException as error:
-            self.status.update("stopped", reason=f"{type(error).__name__}: {error}")
-            raise
-        remove_empty_folders(workspace.tune)
-
-    def _announce(self, reused: int) -> None:
-        cells, actors = len(self.plan.cells), self.placement.actors
-        done = f", {reused} of them done before" if reused else ""
-        stages = " → ".join(self.plan.stages)
-        trials = "1 trial" if actors == 1 else f"up to {actors} trials"
-        self.screen.say(f"{cells} cells{done}; {stages}; {trials} at a time")
 
     def _outcome(
         self,

@@ -13,7 +13,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +53,9 @@ class Keeper(Protocol):
 class Observer(Protocol):
     """Follows a sweep: counts and displays."""
 
+    def planned(self, cells: Sequence[PlannedCell], finished: Collection[str]) -> None:
+        """More cells are to run; those named in ``finished`` are done."""
+
     def started(self, cell: PlannedCell) -> None:
         """A cell was given to a trial."""
 
@@ -79,8 +82,12 @@ class SweepOptions:
     stall_seconds: float = STALL_SECONDS
 
 
+More = Callable[[], tuple[Sequence[PlannedCell], Collection[str]]]
+"""Asked for cells when all known ones have ended: them (none: the end) and ids of those done."""
+
+
 class StudySearch(Searcher):
-    """Tune's search algorithm over a fixed table of cells."""
+    """Tune's search algorithm over a table of cells, which ``more`` may extend."""
 
     def __init__(
         self,
@@ -90,6 +97,7 @@ class StudySearch(Searcher):
         attempt: str,
         keeper: Keeper,
         observers: Sequence[Observer],
+        more: More | None = None,
     ) -> None:
         super().__init__()
         self.queue = queue
@@ -97,6 +105,7 @@ class StudySearch(Searcher):
         self.attempt = attempt
         self.keeper = keeper
         self.observers = observers
+        self.more = more
         self.handed: dict[str, dict[str, PlannedCell]] = {}
         self.attempts: dict[str, int] = {}
 
@@ -137,6 +146,7 @@ class StudySearch(Searcher):
         self.queue.finish(cell.cell_id)
         for observer in self.observers:
             observer.finished(cell, report)
+        self.grow()
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -153,11 +163,27 @@ class StudySearch(Searcher):
         self.keeper.lose(cell, error, attempts)
         for observer in self.observers:
             observer.failed(cell, error)
-        for blocked in self.queue.fail(cell.cell_id):
-            reason = f"needs {cell.arm} ({cell.cell_id}), which failed"
+        self._block(self.queue.fail(cell.cell_id))
+        self.grow()
+
+    def _block(self, cells: Iterable[PlannedCell]) -> None:
+        for blocked in cells:
+            cause = self.queue.cells[self.queue.blocked[blocked.cell_id]]
+            reason = f"needs {cause.arm} ({cause.cell_id}), which failed"
             self.keeper.lose(blocked, reason, 0)
             for observer in self.observers:
-                observer.blocked(blocked, cell)
+                observer.blocked(blocked, cause)
+
+    def grow(self) -> None:
+        """Once all known cells have ended: ask for more, while there are any."""
+        while self.more is not None and self.queue.open and self.queue.idle:
+            cells, finished = self.more()
+            if not cells:
+                self.queue.open = False
+            new = [cell for cell in cells if cell.cell_id not in self.queue.cells]
+            for observer in self.observers:
+                observer.planned(new, finished)
+            self._block(self.queue.add(cells, finished=finished))
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Tune pickles its parts at the start, to restore them; ours are not to be restored."""
@@ -233,6 +259,7 @@ def run_sweep(
     keeper: Keeper,
     observers: Sequence[Observer] = (),
     stop: Callable[[], None] = lambda: None,
+    more: More | None = None,
 ) -> CellQueue:
     """Run all cells that are not finished; Ray must be up. Returns what became of them.
 
@@ -243,14 +270,15 @@ def run_sweep(
         keeper: writes what came back.
         observers: told of every cell.
         stop: called several times a second; raises to end the sweep at once.
+        more: asked for further cells whenever all known ones have ended.
 
     Raises:
         InfrastructureError: no trial can start, or a result cannot be written.
     """
-    queue = CellQueue(cells, finished=finished)
+    queue = CellQueue(cells, finished=finished, open_=more is not None)
     attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     search = StudySearch(
-        queue, options=options, attempt=attempt, keeper=keeper, observers=observers
+        queue, options=options, attempt=attempt, keeper=keeper, observers=observers, more=more
     )
     watch = _Watch(search, stop=stop, stall_seconds=options.stall_seconds)
     for name in ("ray.tune", "ray.train", "ray.air"):

@@ -38,19 +38,26 @@ class SweepTally:
         finished: Collection[str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.stages = {cell.stage: StageCount(cell.stage) for cell in cells}
-        self.reused = sum(cell.cell_id in finished for cell in cells)
+        self.stages: dict[str, StageCount] = {}
+        self.reused = 0
         self.failures: list[dict[str, str]] = []
         self._clock = clock
         self._began = clock()
         self._work_done = 0.0
         self._work_left = 0.0
         self._scores: dict[tuple[str, str], list[tuple[float, int]]] = {}
+        self.planned(cells, finished)
+
+    def planned(self, cells: Sequence[PlannedCell], finished: Collection[str]) -> None:
+        """Count cells that are to run, or were done before."""
         for cell in cells:
-            stage = self.stages[cell.stage]
+            stage = self.stages.setdefault(cell.stage, StageCount(cell.stage))
             stage.total += 1
-            stage.done += cell.cell_id in finished
-            self._work_left += 0.0 if cell.cell_id in finished else cell.work
+            if cell.cell_id in finished:
+                stage.done += 1
+                self.reused += 1
+            else:
+                self._work_left += cell.work
 
     def started(self, cell: PlannedCell) -> None:
         """A cell was given to a trial."""

@@ -121,10 +121,12 @@ def write_configs(
     plan: Plan,
     facts: Facts,
     base_name: str,
+    choices: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write ``configs/<arm>.json``: all that an arm's numbers depend on, resolved.
 
-    ``study_<name>.json`` beside them has the whole settings, for ``report`` and ``export``.
+    ``study_<name>.json`` beside them has the whole settings and what a search chose for which
+    arm, for ``report`` and ``export``.
     """
     common = {
         "settings": baseline_config(settings),
@@ -140,7 +142,8 @@ def write_configs(
         },
     }
     workspace.configs.mkdir(parents=True, exist_ok=True)
-    whole = {"settings": settings.model_dump(mode="json"), "base_name": base_name}
+    whole: dict[str, Any] = {"settings": settings.model_dump(mode="json"), "base_name": base_name}
+    whole["choices"] = {arm: dict(config) for arm, config in (choices or {}).items()}
     write_json(study_config(workspace, study.name), common | whole, depth=3)
     for arm in study.arms:
         own: dict[str, Any] = {"arm": arm.name, "grouping": arm.grouping, "start": arm.start}

@@ -79,6 +79,13 @@ class TrainingConfig(Frozen):
     """Keep only each layer's input for the backward pass: less memory, a third more time."""
 
 
+SHARED_BY_THE_BANK = (
+    *("adam_betas", "adam_epsilon", "weight_decay"),
+    *("tokens_per_pass", "recompute_activations"),
+)
+"""Settings of a training in which the slots of one bank cannot differ."""
+
+
 class DecodingConfig(Frozen):
     """How replies are generated. Greedy by default; sampling draws from a generator per item."""
 

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tasks.adapters.bank import AdapterBank, DropoutKey
 from tasks.cell import SlotReport
-from tasks.config import TaskError, TrainingConfig
+from tasks.config import SHARED_BY_THE_BANK, TaskError, TrainingConfig
 from tasks.examples import Example, SlotPlan, within_budget
 from tasks.layout import Layout
 from tasks.optimizer import SlotAdamW, SlotBuffer, schedule_factor, warmup_steps
@@ -26,10 +26,6 @@ from tasks.runtime import Pass, Runtime
 __all__ = ["Example", "SlotPlan", "train_bank", "within_budget"]
 
 LOGITS_PER_CHUNK = 1 << 26
-SHARED_BY_THE_BANK = (
-    *("adam_betas", "adam_epsilon", "weight_decay"),
-    *("tokens_per_pass", "recompute_activations"),
-)
 
 AfterEpoch = Callable[[int], Mapping[str, float]]
 OnStep = Callable[[int, int], None]

@@ -259,3 +259,28 @@ def test_placement_fits_the_machine() -> None:
     with pytest.raises(InputError, match="a trial asks for 2 GPUs"):
         place(Machine(8, 1), threads=1, gpu_fraction=2)
     assert this_machine({"CUDA_VISIBLE_DEVICES": ""}).gpus == 0
+
+
+def test_a_queue_that_is_open_takes_in_more_cells_and_blocks_what_needs_a_failed_one() -> None:
+    by_name = {(c.arm, c.spec.purpose, c.spec.users): c for c in plan(STUDIES["global"]).cells}
+    train = next(c for c in by_name.values() if (c.arm, c.spec.purpose) == ("lora_all", "train"))
+    children = [c for c in by_name.values() if c.depends_on == (train.cell_id,)]
+    queue = CellQueue([train], open_=True)
+    assert queue.take(3) == [train]
+    assert not queue.exhausted
+    assert not queue.idle
+    assert queue.take() == []
+    queue.finish(train.cell_id)
+    assert queue.idle
+    assert queue.add([train, children[0]]) == []
+    assert queue.take(3) == [children[0]]
+    queue.open = False
+    assert queue.exhausted
+    failing = CellQueue([train], open_=True)
+    failing.take()
+    assert failing.fail(train.cell_id) == []
+    assert failing.add(children) == children
+    grandchild = replace(children[0], cell_id="new", depends_on=(children[0].cell_id,))
+    # It needs one that was put away long ago, and must not wait for ever.
+    assert failing.add([children[0], grandchild]) == [grandchild]
+    assert failing.idle

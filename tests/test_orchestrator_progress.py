@@ -124,3 +124,18 @@ def test_the_status_file_tells_how_a_run_stands(tmp_path: Path) -> None:
     (tmp_path / "results" / "status.json").write_text("{")
     assert read_status(tmp_path) is None
     assert json.dumps(tally.snapshot())
+
+
+def test_a_tally_takes_in_cells_that_a_search_plans_later() -> None:
+    tally = SweepTally((), finished=())
+    tally.planned(PLAN.cells[:3], {PLAN.cells[0].cell_id})
+    tally.planned(PLAN.cells[3:], ())
+    whole = SweepTally(PLAN.cells, finished={PLAN.cells[0].cell_id})
+    assert tally.stages == whole.stages
+    assert (tally.total, tally.done, tally.reused) == (whole.total, 1, 1)
+    for counted in (tally, whole):
+        counted.started(PLAN.cells[1])
+        counted.finished(PLAN.cells[1], report(PLAN.cells[1]))
+    left, expected = tally.seconds_left(), whole.seconds_left()
+    assert left is not None
+    assert expected is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Book:
 
     ledger: Path
     started_cells: list[str] = field(default_factory=list)
+    planned_cells: list[list[str]] = field(default_factory=list)
     finished_cells: list[str] = field(default_factory=list)
     failed_cells: dict[str, tuple[str, int]] = field(default_factory=dict)
     blocked_cells: dict[str, str] = field(default_factory=dict)
@@ -60,6 +62,9 @@ class Book:
 
     def lose(self, cell: PlannedCell, error: str, attempts: int) -> None:
         self.failed_cells[cell.cell_id] = (error, attempts)
+
+    def planned(self, cells: Sequence[PlannedCell], finished: Collection[str]) -> None:
+        self.planned_cells.append([cell.cell_id for cell in cells])
 
     def started(self, cell: PlannedCell) -> None:
         self.started_cells.append(cell.cell_id)
@@ -83,6 +88,7 @@ def sweep(folder: Path, cells: list[PlannedCell], **changes: object) -> tuple[Bo
     book.ledger.mkdir()
     (folder / "staging").mkdir()
     stop = changes.pop("stop", lambda: None)
+    more = changes.pop("more", None)
     options = SweepOptions(
         places=Places(folder / "shards", book.ledger, folder / "staging"),
         placement=Placement(1.0, 0.0, 2),
@@ -97,6 +103,7 @@ def sweep(folder: Path, cells: list[PlannedCell], **changes: object) -> tuple[Bo
         keeper=book,
         observers=[book],
         stop=stop,  # type: ignore[arg-type]
+        more=more,  # type: ignore[arg-type]
     )
     return book, queue
 
@@ -211,3 +218,23 @@ def test_trials_that_never_get_their_resources_end_the_sweep(
 ) -> None:
     with pytest.raises(InfrastructureError, match="no trial could start within 1 s"):
         sweep(tmp_path, [cell("a")], placement=Placement(64.0, 0.0, 1), stall_seconds=1.0)
+
+
+def test_a_sweep_grows_when_all_cells_have_ended_and_keeps_its_actors(
+    tiny_ray: None, tmp_path: Path
+) -> None:
+    bad = cell("bad", arm="raises")
+    steps = [
+        ([cell("one", parent="first"), cell("old"), bad], {"old"}),
+        ([bad, cell("lost", parent="bad"), cell("two", parent="one")], set()),
+        ([], set()),
+    ]
+    book, queue = sweep(tmp_path, [cell("first")], more=lambda: steps.pop(0))
+    assert book.finished_cells == ["first", "one", "two"]
+    assert list(book.failed_cells) == ["bad", "lost"]
+    assert book.blocked_cells == {"lost": "bad"}
+    assert book.planned_cells == [["one", "old", "bad"], ["lost", "two"], []]
+    assert queue.exhausted
+    assert not steps
+    processes = {book.made_by(name)[0] for name in book.finished_cells}
+    assert len(processes) <= 2, "an actor was replaced although it could be reused"

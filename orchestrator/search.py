@@ -1,0 +1,299 @@
+"""The search before a study: candidates on rungs, scored on validation, until one is chosen.
+
+A search is a coroutine over cells: it says which cells it needs, is resumed when they have ended,
+and reads what came out from the ledger. Run anew over the same ledger it comes to the same place
+without running anything, so a killed search goes on where it was. It keeps nothing of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.candidate_cells import CandidateCells, Trials, is_per_user, training_name
+from orchestrator.candidates import Config, Space, candidates, setting_value, space_of
+from orchestrator.choices import Choices, levels, with_choices
+from orchestrator.exit_codes import InputError
+from orchestrator.layers import with_differences
+from orchestrator.plan import Facts, PlannedCell
+from orchestrator.racing import (
+    DEFAULT,
+    Standing,
+    epoch_rungs,
+    promoted,
+    ranking,
+    user_rungs,
+)
+from orchestrator.settings import Settings
+from results.files import crash_point
+from search_spaces.space import Arm, Study
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What a search reads of a finished cell.
+
+    ``scores`` has for each variant (0 where there is but one) the users' mean negative
+    log-likelihood of their true replies; ``best_rouge_l`` is that of a shared training's curve.
+    """
+
+    scores: Mapping[int, Mapping[str, float]]
+    seconds: float
+    best_rouge_l: float | None = None
+
+
+Read = Callable[[str], CellResult | None]
+"""Result of a cell by its id; None if it has none, because it failed."""
+
+Cells = Generator[list[PlannedCell], None, Any]
+
+
+@dataclass(slots=True)
+class Shown:
+    """What one candidate showed on one rung."""
+
+    arm: str
+    candidate: int
+    config: Config
+    rung: int
+    epochs: int | None
+    """Of the training, where the rungs are epochs."""
+    scores: dict[str, float]
+    """Of all users the candidate was scored on by then."""
+    seconds: float
+    rouge_l: float | None = None
+    promoted: bool = False
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """How a whole search ended: the choice for each arm, and everything that led to it."""
+
+    choices: Choices
+    history: tuple[Shown, ...]
+
+
+@dataclass(slots=True)
+class ArmSearch:
+    """The search of one arm."""
+
+    settings: Settings
+    space: Space
+    cells: CandidateCells
+    read: Read
+    users: Sequence[str]
+    epochs: int
+    configs: list[Config] = field(default_factory=list)
+    history: list[Shown] = field(default_factory=list)
+
+    def run(self) -> Generator[list[PlannedCell], None, Config]:
+        """Yields the cells that are needed; returns the chosen config."""
+        yield from self._first_rung()
+        for rung in range(1, self._rungs):
+            numbers = promoted(self._standings(rung - 1))
+            for one in self._on(rung - 1):
+                one.promoted = one.candidate in numbers
+            yield from self._try({n: self.configs[n] for n in numbers}, rung)
+        last = self._rungs - 1
+        best = ranking(self._standings(last))[0]
+        for one in self._on(last):
+            one.chosen = one.candidate == best
+        return self.configs[best]
+
+    def _first_rung(self) -> Cells:
+        """Everybody; what is asked for next may depend on what came before."""
+        how = self.settings.search
+        assert how.method != "none"
+        while True:
+            found = candidates(
+                how.method, self.space, samples=how.samples, seed=how.seed, scores=self._told()
+            )
+            new = {n: found[n] for n in range(len(self.configs), len(found))}
+            if not new:
+                return
+            self.configs = found
+            yield from self._try(new, rung=0)
+
+    def _told(self) -> list[float | None]:
+        """First-rung scores in order; None for a candidate that lacks a user of the default's."""
+        standings = self._standings(0)
+        wanted = standings[DEFAULT].scores.keys() if standings else set()
+        return [None if wanted - s.scores.keys() else s.macro for s in standings]
+
+    @property
+    def _per_user(self) -> bool:
+        return is_per_user(self.cells.arm)
+
+    @property
+    def _rungs(self) -> int:
+        return len(user_rungs(self.users) if self._per_user else epoch_rungs(self.epochs))
+
+    def _on(self, rung: int) -> list[Shown]:
+        return [one for one in self.history if one.rung == rung]
+
+    def _standings(self, rung: int) -> list[Standing]:
+        shown = sorted(self._on(rung), key=lambda one: one.candidate)
+        return [Standing(one.candidate, one.scores) for one in shown]
+
+    def _try(self, configs: Mapping[int, Config], rung: int) -> Cells:
+        """Try candidates on a rung, and note what they showed."""
+        if self._per_user:
+            epochs = None
+            trials = self.cells.on_users(configs, user_rungs(self.users)[rung])
+        else:
+            epochs = epoch_rungs(self.epochs)[rung]
+            trials = self.cells.after_epochs(configs, epochs)
+        yield trials.cells
+        for number, config in configs.items():
+            self.history.append(self._shown(number, config, trials, rung=rung, epochs=epochs))
+
+    def _shown(
+        self, number: int, config: Config, trials: Trials, *, rung: int, epochs: int | None
+    ) -> Shown:
+        scores: dict[str, float] = {}
+        if self._per_user:
+            for before in self._on(rung - 1):
+                scores |= before.scores if before.candidate == number else {}
+        seconds, rouge_l = 0.0, None
+        for one in trials.tried:
+            result = self.read(one.cell.cell_id) if number in one.numbers else None
+            if result is not None:
+                scores |= result.scores.get(one.numbers.index(number), {})
+                seconds += result.seconds / len(one.numbers)
+        for cell, numbers in trials.spent.items():
+            result = self.read(cell) if number in numbers else None
+            if result is not None:
+                seconds += result.seconds / len(numbers)
+                rouge_l = result.best_rouge_l
+        arm = self.cells.arm.name
+        return Shown(arm, number, config, rung, epochs, scores, seconds, rouge_l)
+
+
+def search_study(settings: Settings, *, study: Study, facts: Facts, read: Read) -> Cells:
+    """Yields the cells that are needed next; returns a ``Searched``.
+
+    Arms are searched in the study's order; those that do not build upon one another side by side,
+    the others with what was chosen for the arms below them.
+    """
+    choices: dict[str, Config] = {}
+    history: list[Shown] = []
+    spaces = searchable(study, facts.adopted_sha256)
+    for level in levels(study, spaces):
+        searches = {
+            name: _arm_search(name, settings, study, facts, choices=choices, read=read)
+            for name in level
+        }
+        found = yield from _side_by_side({n: one.run() for n, one in searches.items()})
+        choices |= found
+        history += [shown for name in level for shown in searches[name].history]
+    return Searched(choices, tuple(history))
+
+
+def searchable(study: Study, adopted: Collection[str] = ()) -> dict[str, Any]:
+    """The ranges of the study's arms that are trained here, and not taken over from elsewhere."""
+    arms = {arm.name: arm for arm in study.arms}
+    return {
+        name: ranges
+        for name, ranges in study.search.items()
+        if not (arms[name].grouping == "all" and arms[name].adapter in adopted)
+    }
+
+
+def check_searchable(settings: Settings, *, study: Study, adopted: Collection[str]) -> None:
+    """Refuse a search where there is nothing to search.
+
+    Raises:
+        InputError: the study has no arm that is trained here.
+    """
+    if settings.search.method != "none" and not searchable(study, adopted):
+        raise InputError(
+            f"study {study.name} has nothing to search: none of its arms has search ranges; "
+            "leave --search out, or take a study whose arms are trained"
+        )
+
+
+def _arm_search(
+    name: str,
+    settings: Settings,
+    study: Study,
+    facts: Facts,
+    *,
+    choices: Choices,
+    read: Read,
+) -> ArmSearch:
+    arm = _arm(with_choices(study, choices), name)
+    own = (
+        with_differences(settings, arm.settings, where=f"arm {name}") if arm.settings else settings
+    )
+    epochs = setting_value(own, training_name(arm, "epochs"), arm=name)
+    return ArmSearch(
+        settings,
+        space_of(name, study.search[name], own),
+        CandidateCells(settings, study=study, facts=facts, arm=_arm(study, name), choices=choices),
+        read,
+        facts.users,
+        int(epochs),
+    )
+
+
+def _arm(study: Study, name: str) -> Arm:
+    return next(arm for arm in study.arms if arm.name == name)
+
+
+def _side_by_side(
+    searches: Mapping[str, Generator[list[PlannedCell], None, Config]],
+) -> Generator[list[PlannedCell], None, dict[str, Config]]:
+    """Several searches, a step of each at a time; returns what they return."""
+    results: dict[str, Config] = {}
+    wanted: dict[str, list[PlannedCell]] = {}
+    going = dict(searches)
+    while True:
+        for name, search in list(going.items()):
+            try:
+                wanted[name] = next(search)
+            except StopIteration as end:
+                results[name] = end.value
+                del going[name]
+        if not going:
+            return {name: results[name] for name in searches}
+        yield [cell for name in going for cell in wanted[name]]
+
+
+class Search:
+    """A study's search over its ledger, in steps that a sweep can take.
+
+    Args:
+        steps: from ``search_study``.
+        finished: those of the given cells that are in the ledger.
+    """
+
+    def __init__(
+        self, steps: Cells, *, finished: Callable[[Collection[str]], Collection[str]]
+    ) -> None:
+        self._steps = steps
+        self._finished = finished
+        self._tried: set[str] = set()
+        self._step = 0
+        self.result: Searched | None = None
+
+    def next_cells(self) -> tuple[list[PlannedCell], Collection[str]]:
+        """The next step that has something to run: its cells, and ids of those that are done.
+
+        No cells: the search is over, and ``result`` is there.
+        """
+        while self.result is None:
+            try:
+                cells = {cell.cell_id: cell for cell in next(self._steps)}
+            except StopIteration as end:
+                self.result = end.value
+                break
+            crash_point(f"search-step:{self._step}")
+            self._step += 1
+            finished = self._finished(cells)
+            new = cells.keys() - self._tried
+            self._tried |= cells.keys()
+            if new - set(finished):
+                return list(cells.values()), finished
+        return [], ()

@@ -1,0 +1,92 @@
+"""A sweep inside a run: Ray, ledger, status file and display around the bare sweep."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.cluster import RaySession
+from orchestrator.keeper import LedgerKeeper
+from orchestrator.placement import Placement
+from orchestrator.plan import PlannedCell
+from orchestrator.signals import StopSignal
+from orchestrator.status import StatusFile
+from orchestrator.tally import SweepTally
+from orchestrator.workspace import Workspace, remove_empty_folders
+from results.ledger import Ledger
+
+if TYPE_CHECKING:
+    from orchestrator.sweep import More
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """The command line's side of a run: where words go, and what shows a sweep.
+
+    ``watch`` gives a context manager that is also an observer of the sweep.
+    """
+
+    say: Callable[[str], None]
+    watch: Callable[[SweepTally], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeper:
+    """Runs cells of a run; one for the search and for the study itself."""
+
+    workspace: Workspace
+    placement: Placement
+    screen: Screen
+    stop: StopSignal
+    status: StatusFile
+    start_ray: Callable[[], RaySession]
+
+    def run(
+        self,
+        cells: Sequence[PlannedCell],
+        *,
+        finished: Collection[str],
+        ledger: Ledger,
+        more: More | None = None,
+    ) -> None:
+        """Run the cells that are not finished, with the ledger and the display looking on."""
+        session = self.start_ray()
+        # Tune takes a second to import, which a finished study need not wait for.
+        from orchestrator.sweep import SweepOptions, run_sweep
+
+        ledger.clean_staging()
+        shutil.rmtree(self.workspace.tune, ignore_errors=True)
+        options = SweepOptions(
+            places=self.workspace.places(),
+            placement=self.placement,
+            tune_folder=self.workspace.tune,
+        )
+        tally = SweepTally(cells, finished=set(finished))
+        self.status.follow(tally)
+        self.status.update("running", dashboard=session.dashboard, reused=len(finished))
+        self._announce(cells, len(finished))
+        try:
+            with self.screen.watch(tally) as display, self.stop.polled():
+                run_sweep(
+                    cells,
+                    finished=set(finished),
+                    options=options,
+                    keeper=LedgerKeeper(ledger),
+                    observers=[tally, self.status, display],  # type: ignore[list-item]
+                    stop=self.stop.check,
+                    more=more,
+                )
+        except BaseException as error:
+            self.status.update("stopped", reason=f"{type(error).__name__}: {error}")
+            raise
+        remove_empty_folders(self.workspace.tune)
+
+    def _announce(self, cells: Sequence[PlannedCell], reused: int) -> None:
+        actors = self.placement.actors
+        done = f", {reused} of them done before" if reused else ""
+        stages = " → ".join(dict.fromkeys(cell.stage for cell in cells))
+        trials = "1 trial" if actors == 1 else f"up to {actors} trials"
+        self.screen.say(f"{len(cells)} cells{done}; {stages}; {trials} at a time")
