@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.writing import write_json
+from orchestrator.trial_memory import ModelShape
 from tasks.config import ModelConfig, PromptConfig
 
 MEMORY = Path("results/model_facts.json")
@@ -69,11 +70,25 @@ def remembered_facts(
     return facts if entry["files"] == _stats(Path(facts.folder)) else None
 
 
-def resolved_dtype(model: ModelConfig, *, gpus: int) -> Dtype:
+def model_shape(model: ModelConfig, prompt: PromptConfig, *, workspace: Path) -> ModelShape | None:
+    """The base's sizes from its config, without its weights; None for families not known here."""
+    known = remembered_facts(model, prompt, workspace=workspace)
+    try:
+        if known is not None:
+            path = Path(known.folder) / "config.json"
+            return ModelShape.of_config(json.loads(path.read_text(encoding="utf-8")))
+        from tasks.base_model import read_config
+
+        return ModelShape.of_config(read_config(model))
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def resolved_dtype(model: ModelConfig, *, device: Literal["cpu", "cuda"]) -> Dtype:
     """The precision asked for; ``auto`` is bfloat16 on GPUs and float32 on CPUs."""
     if model.dtype != "auto":
         return model.dtype
-    return "bfloat16" if gpus else "float32"
+    return "bfloat16" if device == "cuda" else "float32"
 
 
 def _key(model: ModelConfig, prompt: PromptConfig) -> str:

@@ -96,7 +96,7 @@ def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str
         cold_start_users=tuple(cold),
         model_sha256=model.model_sha256 if model else "unknown",
         template_sha256=model.template_sha256 if model else "unknown",
-        dtype=resolved_dtype(settings.model, gpus=request.machine.gpus),
+        dtype=resolved_dtype(settings.model, device=request.machine.device),
         clusters_sha256=clusters,
         adopted_sha256=adopted_sha256(settings),
     )

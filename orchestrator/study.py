@@ -19,7 +19,8 @@ from orchestrator.embedding import with_clusters
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
 from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, resolved_dtype
-from orchestrator.placement import Machine, Placement, place
+from orchestrator.placement import Machine, Placement
+from orchestrator.placing import place_study
 from orchestrator.plan import Facts, Plan, make_plan
 from orchestrator.search import check_searchable
 from orchestrator.settings import Settings
@@ -51,6 +52,8 @@ class Request:
     address: str | None = None
     gpu_fraction: float | None = None
     dashboard: bool = True
+    nodes: tuple[Machine, ...] = ()
+    """Of the cluster at ``address``; ``machine`` is then the one that decides the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,13 @@ def check_request(request: Request) -> Placement:
     check_searchable(settings, study=request.study, adopted=adopted)
     if not request.fresh:
         check_frozen(request.workspace, settings)
-    return place(request.machine, threads=settings.threads, gpu_fraction=request.gpu_fraction)
+    return place_study(
+        settings,
+        workspace=request.workspace.root,
+        machine=request.machine,
+        nodes=request.nodes,
+        gpu_fraction=request.gpu_fraction,
+    )
 
 
 def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
@@ -217,7 +226,7 @@ def find_facts(request: Request, prepared: Prepared) -> tuple[Facts, ModelFacts]
         cold_start_users=prepared.cold_start_users,
         model_sha256=model.model_sha256,
         template_sha256=model.template_sha256,
-        dtype=resolved_dtype(settings.model, gpus=request.machine.gpus),
+        dtype=resolved_dtype(settings.model, device=request.machine.device),
         clusters_sha256=prepared.clusters_sha256,
         adopted_sha256=adopted_sha256(settings),
     )

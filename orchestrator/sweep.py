@@ -126,7 +126,7 @@ class StudySearch(Searcher):
             places=self.options.places,
             attempt=self.attempt,
             worker=self.options.worker,
-            resources=self.options.placement.resources(),
+            resources=self.options.placement.resources_for([cell.spec for cell in cells]),
         )
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

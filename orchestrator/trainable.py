@@ -13,6 +13,7 @@ from ray.tune import PlacementGroupFactory, Trainable
 
 from orchestrator.worker import NO_METRIC, CellReport, Places, Worker
 from tasks.cell import CellSpec
+from tasks.memory import limit_gpu_memory
 
 
 class OutOfMemoryError(RuntimeError):
@@ -103,6 +104,8 @@ class PersonalizationTrial(Trainable):
     def _worker_for(self, config: dict[str, Any]) -> Worker:
         if self._worker is None:
             module, _, name = str(config["worker"]).partition(":")
+            # Ray counts shares of a GPU and enforces none.
+            limit_gpu_memory(float(config["resources"].get("GPU", 0)))
             self._worker = getattr(import_module(module), name)(self._places)
         return self._worker
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
+import json
 import re
 import time
 from collections.abc import Callable
@@ -169,6 +170,28 @@ def check_model_exists(config: ModelConfig) -> None:
         from huggingface_hub import HfApi
 
         _from_hub(config, lambda: HfApi().model_info(config.name, revision=config.revision))
+
+
+def read_config(config: ModelConfig) -> dict[str, Any]:
+    """The values of the model's ``config.json``; of a hub model that file alone is fetched.
+
+    Raises TaskError where there is none.
+    """
+    folder = _local_folder(config) or _cached_snapshot(config)
+    if folder is None:
+        from huggingface_hub import hf_hub_download
+
+        folder = Path(
+            _from_hub(
+                config,
+                lambda: hf_hub_download(config.name, "config.json", revision=config.revision),
+            )
+        ).parent
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TaskError(f"model {config.name!r}: config.json cannot be read: {error}") from error
+    return dict(values)
 
 
 def find_model(config: ModelConfig) -> Path:

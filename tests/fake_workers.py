@@ -49,3 +49,42 @@ class FakeWorker:
         if always or not mark.exists():
             mark.write_text("")
             os._exit(9)
+
+
+class CountingWorker:
+    """Ends no cell before ``wanted`` cells run at the same time, and notes how many ever did.
+
+    How many are wanted stands in the file ``wanted`` beside the staging folder.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.root = places.staging.parent
+
+    def run(
+        self, cell_id: str, spec: CellSpec, *, staging: Path, smaller_passes: bool = False
+    ) -> CellReport:
+        mine = self.root / "running" / f"{cell_id} {spec.purpose}"
+        mine.touch()
+        self._wait_for_the_others()
+        seen = sorted(path.name for path in mine.parent.iterdir())
+        staging.mkdir(parents=True)
+        (staging / "seen.txt").write_text("\n".join(seen))
+        # Longer than the others look around: who runs beside this cell is seen by both.
+        time.sleep(1.0)
+        mine.unlink()
+        return CellReport(cell_id, True, str(staging), "", 0.5, 0.0)
+
+    def environment(self) -> dict[str, str]:
+        return {"worker": "fake"}
+
+    def _wait_for_the_others(self) -> None:
+        wanted = int((self.root / "wanted").read_text())
+        met = self.root / "met"
+        give_up = time.monotonic() + 120
+        while not met.exists() and time.monotonic() < give_up:
+            if len(list((self.root / "running").iterdir())) >= wanted:
+                # Time for one more to appear, if the scheduler let it.
+                time.sleep(3.0)
+                met.touch()
+            time.sleep(0.05)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from orchestrator.cell_queue import CellQueue
 from orchestrator.exit_codes import InputError
-from orchestrator.placement import Machine, place, this_machine
 from orchestrator.plan import Facts, Plan, PlannedCell, blocks_of, make_plan
 from orchestrator.settings import Settings
 from search_spaces.catalog import STUDIES
@@ -246,19 +245,6 @@ def test_the_longest_way_comes_first_and_finished_cells_never() -> None:
 def test_specs_survive_the_way_to_a_worker() -> None:
     for cell in plan().cells:
         assert CellSpec.model_validate_json(cell.spec.model_dump_json()) == cell.spec
-
-
-def test_placement_fits_the_machine() -> None:
-    assert place(Machine(2, 0), threads=1).actors == 2
-    assert place(Machine(3, 0), threads=2).actors == 1
-    assert place(Machine(16, 2), threads=1, gpu_fraction=0.25).actors == 8
-    assert place(Machine(4, 2), threads=1, gpu_fraction=0.25).actors == 4
-    assert place(Machine(8, 1), threads=1).resources() == {"CPU": 1.0, "GPU": 1.0}
-    with pytest.raises(InputError, match="threads is 4, but this machine has 2 CPUs"):
-        place(Machine(2, 0), threads=4)
-    with pytest.raises(InputError, match="a trial asks for 2 GPUs"):
-        place(Machine(8, 1), threads=1, gpu_fraction=2)
-    assert this_machine({"CUDA_VISIBLE_DEVICES": ""}).gpus == 0
 
 
 def test_a_queue_that_is_open_takes_in_more_cells_and_blocks_what_needs_a_failed_one() -> None:
