@@ -71,7 +71,7 @@ class Placement:
 
 def is_global(spec: CellSpec) -> bool:
     """Whether a cell trains adapters that many users share."""
-    return spec.purpose == "train"
+    return spec.purpose in ("train", "try") and spec.grouping in ("all", "cluster")
 
 
 def this_machine(environment: Mapping[str, str] = os.environ) -> Machine:
