@@ -29,7 +29,8 @@ def with_choices(study: Study, choices: Choices) -> Study:
         own = _chosen_for(arm, study, choices)
         shapes[arm.name] = inherited | {k: v for k, v in own.items() if k.startswith(SHAPES)}
         new = inherited | own
-        arms.append(replace(arm, settings={**arm.settings, **new}) if new else arm)
+        settings = {**inherited, **arm.settings, **own}
+        arms.append(replace(arm, settings=settings) if new else arm)
     return replace(study, arms=tuple(arms))
 
 

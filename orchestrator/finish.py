@@ -136,6 +136,7 @@ def finish(
     from results.registry import append_registry
     from results.report import write_report
     from results.report_ablations import finish_ablations
+    from results.report_search import finish_search
     from results.reproducibility import write_reproducibility
     from results.tables import TableFacts, write_tables
 
@@ -167,7 +168,9 @@ def finish(
         seed=settings.statistics.seed,
         resamples=settings.statistics.resamples,
     )
+    search = finish_search(workspace.root, study=plan.study, method=settings.search.method)
     figures = [
+        *search.figures,
         *draw_figures(workspace.root, collected, analysis),
         *persona.figures,
         *ablations.figures,
@@ -175,6 +178,7 @@ def finish(
     told = report_facts(plan, records, settings=settings, prepared=prepared)
     told |= persona.told(told)
     told |= ablations.told(told)
+    told |= search.told(told)
     decisions = decide(analysis, persona=persona.change)
     write_report(workspace.root, collected, analysis, decisions, figures, told)
     how = reproducibility_facts(plan, settings=settings, prepared=prepared, base_name=base_name)

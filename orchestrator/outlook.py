@@ -11,10 +11,13 @@ from typing import Any
 
 from data.manifest import Prepared, load_prepared
 from orchestrator.adopted import adopted_sha256
+from orchestrator.candidate_cells import STAGE
+from orchestrator.choices import Choices, with_choices
 from orchestrator.embedding import clusters_are_made
 from orchestrator.model_facts import remembered_facts, resolved_dtype
 from orchestrator.placement import Placement
 from orchestrator.plan import Facts, Plan, make_plan
+from orchestrator.search import most_cells
 from orchestrator.study import Request, check_request
 from results.ledger import Ledger
 
@@ -62,12 +65,38 @@ def look_ahead(request: Request) -> Outlook:
     placement = check_request(request)
     prepared = None if request.fresh else load_prepared(request.workspace.root)
     facts, notes = _facts(request, prepared)
-    plan = make_plan(request.settings, study=request.study, facts=facts)
     ledger = Ledger(request.workspace.root)
+    search, choices = _search(request, facts, ledger)
+    study = with_choices(request.study, choices)
+    plan = make_plan(request.settings, study=study, facts=facts)
     done = set(ledger.finished(cell.cell_id for cell in plan.cells))
     wanted = placement.resources()
     notes.append(f"up to {placement.actors} trials at a time, each with {wanted}")
-    return Outlook(plan, placement, tuple(_rows(plan, done)), tuple(notes))
+    if search and not choices:
+        notes.append(
+            "the search's cells are the most that it can need; what it chooses, and so which of "
+            "the other cells are done, is known at its end"
+        )
+    return Outlook(plan, placement, (*search, *_rows(plan, done)), tuple(notes))
+
+
+def _search(request: Request, facts: Facts, ledger: Ledger) -> tuple[list[ArmCells], Choices]:
+    """The search's cells by arm, as many as it may need, and its choices where it is done."""
+    settings, study = request.settings, request.study
+    if settings.search.method == "none":
+        return [], {}
+    from orchestrator.search_stage import open_search
+
+    search = open_search(settings, study=study, facts=facts, ledger=ledger)
+    search.next_cells()
+    most = most_cells(settings, study=study, facts=facts)
+    rows = [
+        ArmCells(STAGE, arm, max(cells, search.done(arm)), search.done(arm))
+        for arm, cells in most.items()
+    ]
+    if search.result is None:
+        return rows, {}
+    return [ArmCells(STAGE, row.arm, row.done, row.done) for row in rows], search.result.choices
 
 
 def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str]]:

@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.candidate_cells import CandidateCells, Trials, is_per_user, training_name
-from orchestrator.candidates import Config, Space, candidates, setting_value, space_of
+from orchestrator.candidates import BATCH, Config, Space, candidates, setting_value, space_of
 from orchestrator.choices import Choices, levels, with_choices
 from orchestrator.exit_codes import InputError
 from orchestrator.layers import with_differences
-from orchestrator.plan import Facts, PlannedCell
+from orchestrator.plan import Facts, PlannedCell, blocks_of
 from orchestrator.racing import (
     DEFAULT,
     Standing,
     epoch_rungs,
+    most_candidates,
     promoted,
     ranking,
     user_rungs,
@@ -136,6 +137,23 @@ class ArmSearch:
     def _standings(self, rung: int) -> list[Standing]:
         shown = sorted(self._on(rung), key=lambda one: one.candidate)
         return [Standing(one.candidate, one.scores) for one in shown]
+
+    def most_cells(self) -> int:
+        """Cells of all rungs if every candidate can be had, trainings of other arms left out."""
+        how, block_users = self.settings.search, self.settings.block_users
+        most = most_candidates(how.samples, self._rungs)
+        if not self._per_user:
+            blocks = len(blocks_of(self.users, block_users))
+            return sum(candidates * (1 + blocks) for candidates in most)
+        # Each batch of Optuna's makes cells of its own.
+        batch = BATCH if how.method == "optuna" else how.samples
+        first = [min(batch, how.samples - begin) for begin in range(0, how.samples, batch)]
+        together = [first, *([candidates] for candidates in most[1:])]
+        return sum(
+            -(-candidates // how.variants_per_cell) * len(blocks_of(users, block_users))
+            for users, batches in zip(user_rungs(self.users), together, strict=True)
+            for candidates in batches
+        )
 
     def _try(self, configs: Mapping[int, Config], rung: int) -> Cells:
         """Try candidates on a rung, and note what they showed."""
@@ -261,6 +279,15 @@ def _side_by_side(
         yield [cell for name in going for cell in wanted[name]]
 
 
+def most_cells(settings: Settings, *, study: Study, facts: Facts) -> dict[str, int]:
+    """How many cells the search of each arm needs at most, those that arms share left out."""
+    found = {}
+    for name in searchable(study, facts.adopted_sha256):
+        one = _arm_search(name, settings, study, facts, choices={}, read=lambda _: None)
+        found[name] = one.most_cells()
+    return found
+
+
 class Search:
     """A study's search over its ledger, in steps that a sweep can take.
 
@@ -276,7 +303,12 @@ class Search:
         self._finished = finished
         self._tried: set[str] = set()
         self._step = 0
+        self._done: dict[str, str] = {}
         self.result: Searched | None = None
+
+    def done(self, arm: str) -> int:
+        """Cells of an arm that were found in the ledger."""
+        return sum(own == arm for own in self._done.values())
 
     def next_cells(self) -> tuple[list[PlannedCell], Collection[str]]:
         """The next step that has something to run: its cells, and ids of those that are done.
@@ -292,6 +324,7 @@ class Search:
             crash_point(f"search-step:{self._step}")
             self._step += 1
             finished = self._finished(cells)
+            self._done |= {name: cells[name].arm for name in finished}
             new = cells.keys() - self._tried
             self._tried |= cells.keys()
             if new - set(finished):

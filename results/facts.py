@@ -17,7 +17,8 @@ class Facts(TypedDict, total=False):
     runs of the baseline. ``persona_prediction`` has ``accuracy, low, chance, null_99`` and, with
     adaptation, ``difference, difference_low, difference_high``. ``few_shot`` has ``offered``
     (exchanges per user) and ``shown`` (mean per item). ``sections`` replaces the blocks of a
-    section by key: ``cold_warm``, ``persona_prediction``, ``ablations``, ``clusters``.
+    section by key: ``cold_warm``, ``persona_prediction``, ``ablations``, ``clusters``; ``search``
+    is a section of its own.
     """
 
     study: str

@@ -93,6 +93,7 @@ def write_report(
         summary_section(analysis, advice),
         introduction(analysis),
         methods_section(analysis, told),
+        *sections_of(told, "search"),
         results_section(
             analysis, facts=told, figures=by_name, users=_users_note(analysis, shown_users)
         ),
@@ -131,6 +132,12 @@ def write_report(
             ).encode(),
         ),
     ]
+
+
+def sections_of(facts: Facts, key: str) -> list[Section]:
+    """A section that only some studies have."""
+    section = facts.get("sections", {}).get(key)
+    return [section] if section else []
 
 
 def subtitle(analysis: Analysis, facts: Facts) -> str:

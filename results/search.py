@@ -1,4 +1,10 @@
-"""What a search tried and chose: its table, as written beside a study's results."""
+"""What a search tried and chose: its table, and which settings the scores went along with. Pure.
+
+One row per candidate and rung: ``arm, candidate`` (0 is the default config), ``rung, epochs``
+(NaN where the rungs are numbers of users), ``users`` scored by then, ``lacking_users`` (whom
+others have), ``nll`` (validation, mean over users of the mean per reply token), ``rouge_l`` (best
+of the training's own validation, where it has one), ``promoted, chosen, seconds, settings``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 
 from results.record import RecordError
 
@@ -14,6 +22,10 @@ COLUMNS = (
     *("arm", "candidate", "rung", "epochs", "users", "lacking_users", "nll", "rouge_l"),
     *("promoted", "chosen", "seconds", "settings"),
 )
+DEFAULT = 0
+"""The candidate that is the study's config without a search."""
+LEAST_CANDIDATES = 4
+"""With fewer scored candidates a rank correlation says nothing."""
 
 
 def search_path(root: Path, study: str) -> Path:
@@ -40,3 +52,56 @@ def read_history(path: Path) -> pd.DataFrame:
 def _settings(text: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def arms_of(history: pd.DataFrame) -> list[str]:
+    """Searched arms in order."""
+    return [str(arm) for arm in dict.fromkeys(history["arm"])]
+
+
+def rung_of(history: pd.DataFrame, arm: str, rung: int) -> pd.DataFrame:
+    """The candidates of one rung, by number."""
+    rows = history[(history["arm"] == arm) & (history["rung"] == rung)]
+    return rows.sort_values("candidate")
+
+
+def last_rung(history: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """The candidates that came to the end; one of them is chosen."""
+    return rung_of(history, arm, int(history.loc[history["arm"] == arm, "rung"].max()))
+
+
+def scored_configs(history: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """First-rung candidates with all users: ``candidate, nll`` and one column per setting."""
+    rows = rung_of(history, arm, 0)
+    rows = rows[rows["nll"].notna() & (rows["lacking_users"] == 0)].reset_index(drop=True)
+    settings = pd.DataFrame(list(rows["settings"]))
+    return pd.concat([rows[["candidate", "nll"]], settings], axis=1)
+
+
+def places(values: pd.Series) -> pd.Series:
+    """Values as numbers to draw and to rank; what is no number has its place in sorted order."""
+    if pd.api.types.is_numeric_dtype(values):
+        return values.astype(float)
+    order = {text: place for place, text in enumerate(sorted(map(str, values.unique())))}
+    return values.map(lambda value: float(order[str(value)]))
+
+
+def importance(history: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """How the validation score goes along with each setting: ``setting, correlation, configs``.
+
+    Spearman's rank correlation with the negative log-likelihood of the first rung, where all
+    candidates meet: below 0, larger values go along with better scores. Other settings vary at the
+    same time and candidates are few, so it tells where to look, not what causes what. NaN for a
+    setting that never varied.
+    """
+    configs = scored_configs(history, arm)
+    rows = []
+    for setting in configs.columns.drop(["candidate", "nll"]):
+        values = places(configs[setting])
+        varied = values.nunique() > 1 and configs["nll"].nunique() > 1
+        enough = varied and len(configs) >= LEAST_CANDIDATES
+        found = float(spearmanr(values, configs["nll"]).statistic) if enough else np.nan
+        rows.append((str(setting), found, len(configs)))
+    table = pd.DataFrame(rows, columns=["setting", "correlation", "configs"])
+    order = table["correlation"].abs().sort_values(ascending=False, kind="stable").index
+    return table.loc[order].reset_index(drop=True)

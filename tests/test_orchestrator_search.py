@@ -20,6 +20,7 @@ from orchestrator.search import (
     Search,
     Searched,
     check_searchable,
+    most_cells,
     search_study,
 )
 from orchestrator.settings import Settings
@@ -271,3 +272,19 @@ def test_adopted_arms_are_not_searched_and_a_study_without_ranges_is_refused() -
     with pytest.raises(InputError, match="study global has nothing to search"):
         check_searchable(wanted(), study=GLOBAL, adopted=("lora", "prefix"))
     check_searchable(Settings(), study=STUDIES["baseline"], adopted=())
+
+
+@pytest.mark.parametrize("method", ["grid", "random", "optuna"])
+@pytest.mark.parametrize("users", [22, 200])
+@pytest.mark.parametrize("packed", [3, 8])
+def test_a_plan_says_how_many_cells_a_search_needs_at_most(
+    method: Method, users: int, packed: int
+) -> None:
+    own = wanted(method, samples=9, variants_per_cell=packed)
+    _, world = searched(own, users=users)
+    most = most_cells(own, study=PER_PERSONA, facts=facts(users))
+    for arm, cells in most.items():
+        needed = sum(spec.arm == arm for spec in world.specs.values())
+        # Survivors are as many as can be, or one fewer where the default is among the best.
+        assert cells / 2 <= needed <= cells
+    assert set(most) == set(PER_PERSONA.search)
