@@ -17,14 +17,13 @@ from orchestrator.candidates import Config
 from orchestrator.choices import Choices, lineage, with_choices
 from orchestrator.identity import canonical_json, cell_id
 from orchestrator.plan import Facts, PlannedCell, blocks_of, make_plan, work_of
+from orchestrator.search_ranges import SECTIONS
 from orchestrator.settings import Settings
 from search_spaces.space import Arm, Study
 from tasks.cell import CellSpec
 from tasks.config import SHARED_BY_THE_BANK
 
 STAGE = "search"
-SECTIONS = {"all": "shared", "cluster": "cluster", "user": "personal"}
-"""Grouping of an arm → section of the settings that says how it is trained."""
 TRAINED = ("train", "adopt")
 
 

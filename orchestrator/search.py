@@ -26,8 +26,10 @@ from orchestrator.racing import (
     ranking,
     user_rungs,
 )
+from orchestrator.search_ranges import ranges_of
 from orchestrator.settings import Settings
 from results.files import crash_point
+from search_spaces.ranges import Range
 from search_spaces.space import Arm, Study
 
 
@@ -197,10 +199,12 @@ def search_study(settings: Settings, *, study: Study, facts: Facts, read: Read) 
     """
     choices: dict[str, Config] = {}
     history: list[Shown] = []
-    spaces = searchable(study, facts.adopted_sha256)
-    for level in levels(study, spaces):
+    ranges = ranges_of(settings.search, study=study, adopted=facts.adopted_sha256)
+    for level in levels(study, ranges):
         searches = {
-            name: _arm_search(name, settings, study, facts, choices=choices, read=read)
+            name: _arm_search(
+                name, settings, study, facts, ranges=ranges[name], choices=choices, read=read
+            )
             for name in level
         }
         found = yield from _side_by_side({n: one.run() for n, one in searches.items()})
@@ -209,23 +213,20 @@ def search_study(settings: Settings, *, study: Study, facts: Facts, read: Read) 
     return Searched(choices, tuple(history))
 
 
-def searchable(study: Study, adopted: Collection[str] = ()) -> dict[str, Any]:
-    """The ranges of the study's arms that are trained here, and not taken over from elsewhere."""
-    arms = {arm.name: arm for arm in study.arms}
-    return {
-        name: ranges
-        for name, ranges in study.search.items()
-        if not (arms[name].grouping == "all" and arms[name].adapter in adopted)
-    }
-
-
 def check_searchable(settings: Settings, *, study: Study, adopted: Collection[str]) -> None:
-    """Refuse a search where there is nothing to search.
+    """Refuse a search that cannot be.
 
     Raises:
-        InputError: the study has no arm that is trained here.
+        InputError: the study has no arm that is trained here, or ``search`` asks for what is not.
     """
-    if settings.search.method != "none" and not searchable(study, adopted):
+    if settings.search.method == "none":
+        return
+    found = ranges_of(settings.search, study=study, adopted=adopted)
+    for arm, ranges in found.items():
+        for name, given in space_of(arm, ranges, settings).ranges.items():
+            for value in given.grid():
+                with_differences(settings, {name: value}, where=f"search of arm {arm}")
+    if not found:
         raise InputError(
             f"study {study.name} has nothing to search: none of its arms has search ranges; "
             "leave --search out, or take a study whose arms are trained"
@@ -238,6 +239,7 @@ def _arm_search(
     study: Study,
     facts: Facts,
     *,
+    ranges: Mapping[str, Range],
     choices: Choices,
     read: Read,
 ) -> ArmSearch:
@@ -248,7 +250,7 @@ def _arm_search(
     epochs = setting_value(own, training_name(arm, "epochs"), arm=name)
     return ArmSearch(
         settings,
-        space_of(name, study.search[name], own),
+        space_of(name, ranges, own),
         CandidateCells(settings, study=study, facts=facts, arm=_arm(study, name), choices=choices),
         read,
         facts.users,
@@ -282,8 +284,9 @@ def _side_by_side(
 def most_cells(settings: Settings, *, study: Study, facts: Facts) -> dict[str, int]:
     """How many cells the search of each arm needs at most, those that arms share left out."""
     found = {}
-    for name in searchable(study, facts.adopted_sha256):
-        one = _arm_search(name, settings, study, facts, choices={}, read=lambda _: None)
+    ranges = ranges_of(settings.search, study=study, adopted=facts.adopted_sha256)
+    for name, own in ranges.items():
+        one = _arm_search(name, settings, study, facts, ranges=own, choices={}, read=lambda _: None)
         found[name] = one.most_cells()
     return found
 

@@ -90,6 +90,11 @@ class SearchSettings(Frozen):
     """Configs that each arm tries, its default among them."""
     seed: int = 0
     """Of random draws and of Optuna's sampler."""
+    arms: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Names of the arms to search; none: all that the study has ranges for."""
+    ranges: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Ranges beside or instead of the study's own: ``NAME = LOW .. HIGH [log | step N]`` or
+    ``NAME = A, B, C``, as ``personal.lora.learning_rate = 1e-3 .. 2e-2 log``."""
     variants_per_cell: int = Field(8, ge=1)
     """Per-user configs that are trained side by side in one bank; a bank holds
     ``block_users`` times as many adapters."""
