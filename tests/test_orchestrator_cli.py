@@ -36,6 +36,18 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (("--set", "threads=4096"), "threads is 4096, but this machine has"),
         (("--local", "--address", "auto"), "--local and --address exclude each other"),
         (("--stduy", "x"), "No such option: --stduy"),
+        (("--search", "bayes"), "search.method input should be 'none', 'grid', 'random'"),
+        (("--search", "grid", "--samples", "0"), "search.samples input should be greater than"),
+        (("--samples", "3"), "--samples says how long a search is; give --search"),
+        (("--search", "grid", "--study", "baseline"), "study baseline has nothing to search"),
+        (
+            ("--search", "grid", "--set", "search.ranges=[lora.rnk = 3]"),
+            "search.ranges 'lora.rnk = 3': unknown setting; did you mean 'lora.rank'?",
+        ),
+        (
+            ("--search", "grid", "--set", "search.arms=[lora_al]"),
+            "'lora_al' is no arm that study per_persona can search; did you mean 'lora_all'?",
+        ),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(
@@ -76,6 +88,21 @@ def test_a_plan_shows_every_arm_and_writes_nothing(
     assert code == ExitCode.DONE
     found = json.loads(out)
     assert sum(cell["users"] for cell in found["cells"] if cell["arm"] == "lora_per_user") == 90
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_shows_the_most_that_a_search_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--workspace", str(tmp_path / "work"), "--study", "global", "--search", "optuna")
+    code, out, _ = run(capsys, "plan", "--json", *words, "--samples", "5")
+    assert code == ExitCode.DONE
+    found = json.loads(out)
+    search = {row["arm"]: row["cells"] for row in found["arms"] if row["stage"] == "search"}
+    # Five trainings of one epoch, three whole ones; each scored in two blocks of users.
+    assert search == {"lora_all": (5 + 3) * 3, "prefix_all": (5 + 3) * 3}
+    assert any("the most that it can need" in note for note in found["notes"])
+    assert run(capsys, "run", "--dry-run", *words)[0] == ExitCode.DONE
     assert list(tmp_path.iterdir()) == []
 
 
