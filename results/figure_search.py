@@ -7,13 +7,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from results.figure_style import BLUE, GRAY, INK, LINE, MUTED, VERMILLION, panels, zero_line
+from results.figure_style import BLUE, GRAY, INK, LINE, MUTED, PAPER, VERMILLION, panels, zero_line
 from results.search import DEFAULT, arms_of, importance, last_rung, places, scored_configs
 from results.wording import arm_title
 
 LOG_RATIO = 4.0
 """Values that span more than this ratio stand on a logarithmic axis."""
-NUDGE = 0.05
+NUDGE = 0.04
+PLATE = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}
+"""Keeps lines off the numbers."""
 
 
 def short(setting: str) -> str:
@@ -36,6 +38,7 @@ def importances(history: pd.DataFrame) -> Canvas | None:
         axis.set_yticks(rows, [short(name) for name in table["setting"]])
         axis.set_ylim(longest - 0.4, -0.6)
         axis.set_xlim(-1, 1)
+        axis.set_xticks((-1, -0.5, 0, 0.5, 1))
         axis.set_title(f"{arm_title(arm)} ({table['configs'].iloc[0]} configs)")
         axis.set_xlabel("rank correlation with validation NLL")
         axis.grid(axis="x")
@@ -64,7 +67,7 @@ def _lines(axis: Axes, history: pd.DataFrame, arm: str) -> None:
     for (_, line), candidate in zip(heights.iterrows(), configs["candidate"], strict=True):
         chosen, default = candidate in best, candidate == DEFAULT
         color = BLUE if chosen else INK if default else GRAY
-        label = "chosen" if chosen else "default" if default else None
+        label = " and ".join(["default"] * default + ["chosen"] * chosen) or None
         style = "--" if default and not chosen else "-"
         width, alpha = (2.2, 1.0) if chosen else (1.4, 1.0) if default else (0.9, 0.55)
         axis.plot(
@@ -97,9 +100,10 @@ def _scales(axis: Axes, configs: pd.DataFrame, names: list[str]) -> None:
         values = configs[name]
         numeric = pd.api.types.is_numeric_dtype(values)
         ends = (values.min(), values.max()) if numeric else sorted(map(str, values.unique()))
-        for height, end in ((0.0, ends[0]), (1.0, ends[-1])):
+        marks = ((0.0, ends[0]), (1.0, ends[-1])) if ends[0] != ends[-1] else ((0.5, ends[0]),)
+        for height, end in marks:
             text = f"{end:.4g}" if numeric else str(end)
-            axis.text(place + NUDGE, height, text, fontsize=7, color=MUTED, va="center")
+            axis.text(place + NUDGE, height, text, fontsize=7, color=MUTED, va="center", bbox=PLATE)
     labels = ["validation NLL" if name == "nll" else short(name) for name in names]
     axis.set_xticks(range(len(names)), labels)
     axis.set_yticks([])
