@@ -152,9 +152,11 @@ def finish(
         resamples=settings.statistics.resamples,
         clusters=_clusters(prepared),
     )
+    again = f"python -m orchestrator report --study {plan.study}"
     persona = finish_persona(
         workspace.root,
         collected,
+        command=again,
         clusters=_clusters(prepared),
         seed=settings.statistics.seed,
         resamples=settings.statistics.resamples,
@@ -164,14 +166,14 @@ def finish(
         collected,
         variants,
         ablation_points(plan, settings),
-        study=plan.study,
+        command=again,
         seed=settings.statistics.seed,
         resamples=settings.statistics.resamples,
     )
     search = finish_search(workspace.root, study=plan.study, method=settings.search.method)
     figures = [
         *search.figures,
-        *draw_figures(workspace.root, collected, analysis),
+        *draw_figures(workspace.root, collected, analysis, command=again),
         *persona.figures,
         *ablations.figures,
     ]

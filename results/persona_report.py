@@ -73,6 +73,7 @@ def finish_persona(
     clusters: Mapping[str, int],
     seed: int,
     resamples: int,
+    command: str = "python -m orchestrator report --study persona_prediction",
 ) -> PersonaResults:
     """Evaluate, write and draw persona prediction; nothing where no such cell was run."""
     records_, ledger = collected.records, collected.ledger
@@ -87,7 +88,7 @@ def finish_persona(
     if found is None:
         return PersonaResults()
     write_persona(workspace, found, records_, ledger)
-    figures = draw_persona_figures(workspace, found)
+    figures = draw_persona_figures(workspace, found, command=command)
     return PersonaResults(
         figures=tuple(figures),
         change=declared_change(found),

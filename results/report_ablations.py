@@ -68,7 +68,7 @@ def finish_ablations(
     variants: Collected,
     points: Sequence[Point],
     *,
-    study: str,
+    command: str,
     seed: int,
     resamples: int,
 ) -> AblationResults:
@@ -79,7 +79,7 @@ def finish_ablations(
         arms: the study's arms, the defaults among them.
         variants: the ablations' own arms, collected apart.
         points: variants and defaults, in the order of the tables.
-        study: its name, for the command that draws again.
+        command: what draws the figures again.
         seed: of the resamples.
         resamples: how many.
 
@@ -108,7 +108,6 @@ def finish_ablations(
     names = list(dict.fromkeys(point.ablation for point in points))
     for name in names:
         write_csv(workspace / "results" / "ablations" / f"{name}.csv", _written(found, name))
-    command = f"python -m orchestrator report --study {study}"
     figures = draw_ablations(workspace, found, points, metrics=metrics, command=command)
     blocks = ablation_blocks(found, metrics=metrics, figures=figures, missing=variants.missing)
     section = Section(key="ablations", title="Ablations", blocks=tuple(blocks))

@@ -10,6 +10,7 @@ from results.checkpoints import Checkpoint
 from results.contrasts import (
     BASELINE,
     FEW_SHOT,
+    GATED,
     PRIMARY_RULE,
     is_all_persona,
     is_per_user,
@@ -114,12 +115,13 @@ def _arm_row(arm: str) -> tuple[str, ...]:
         return arm_title(arm), arm, "each user under another user's adapter", "control"
     if is_all_persona(arm):
         return arm_title(arm), arm, "one adapter for all users", "base"
-    if arm.endswith("_cluster_user"):
+    if arm.removesuffix(GATED).endswith("_cluster_user"):
         return arm_title(arm), arm, "one adapter per user", "the cluster's adapter"
     if is_per_user(arm):
         return arm_title(arm), arm, "one adapter per user", "the all-persona adapter"
-    shared = "one adapter per cluster" if arm.endswith("_cluster") else "see the configs"
-    return arm_title(arm), arm, shared, "see the configs"
+    if arm.endswith("_cluster"):
+        return arm_title(arm), arm, "one adapter per cluster", "the all-persona adapter"
+    return arm_title(arm), arm, "see the configs", "see the configs"
 
 
 def _evaluation(analysis: Analysis, facts: Facts) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -154,6 +155,10 @@ def test_no_section_of_the_report_lacks_its_stage(finished: Path) -> None:
         assert f">{title}</h2>" in page
     for title in ("Ablations", "LoRA rank", "Cold start against warm start", "No-harm gate"):
         assert f"\n### {title}\n" in report
+    # What a caption names must draw that figure again in this very workspace.
+    assert set(re.findall(r"Redraw: ([^*]*?)\*", report)) == {
+        "python -m orchestrator report --study full"
+    }
     for line in report.split("## Checkpoints")[1].splitlines():
         assert "| not run |" not in line or line.startswith("| Baseline reproducible")
 

@@ -160,7 +160,15 @@ def collected(root: Path, **own: object) -> tuple[Collected, Collected]:
 
 def finished(root: Path, **own: object) -> AblationResults:
     arms, variants = collected(root, **own)
-    return finish_ablations(root, arms, variants, POINTS, study="full", seed=0, resamples=200)
+    return finish_ablations(
+        root,
+        arms,
+        variants,
+        POINTS,
+        command="python -m orchestrator report --study full",
+        seed=0,
+        resamples=200,
+    )
 
 
 def test_a_table_a_figure_and_words_of_each_ablation(tmp_path: Path) -> None:
@@ -215,7 +223,7 @@ def test_without_a_variant_s_scores_the_report_says_so(tmp_path: Path) -> None:
     lost = ExpectedCell("gone", POINTS[0].arm, 0, ("user_0",), "test", "personalize")
     found = finish_ablations(
         tmp_path, collect(ledger, expected), collect(ledger, [lost]), POINTS,
-        study="ablation", seed=0, resamples=100,
+        command="x", seed=0, resamples=100,
     )  # fmt: skip
     assert found.figures == ()
     assert found.section is not None
@@ -224,7 +232,7 @@ def test_without_a_variant_s_scores_the_report_says_so(tmp_path: Path) -> None:
     assert "user_0 (not run)" in text
     assert finish_ablations(
         tmp_path, collect(ledger, expected), collect(ledger, []), [],
-        study="baseline", seed=0, resamples=100,
+        command="x", seed=0, resamples=100,
     ) == AblationResults()  # fmt: skip
 
 
