@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
+from orchestrator.choices import SHAPES
 from orchestrator.plan import Plan, PlannedCell
-from orchestrator.settings import Settings
 from results.ablations import Point
 from search_spaces.space import Variant
 
 EXAMPLES = ".examples"
 
 
-def ablation_points(plan: Plan, settings: Settings) -> list[Point]:
+def ablation_points(plan: Plan) -> list[Point]:
     """Variants and their defaults: by ablation and default, numbers in ascending order."""
     variants = {cell.arm: cell.variant for cell in plan.cells if cell.variant is not None}
     lines: dict[tuple[str, str], list[Point]] = {}
     for arm, variant in variants.items():
         line = lines.setdefault((variant.ablation, variant.default), [])
         if not line:
-            line.append(_default(variant, settings))
+            line.append(_default(variant, plan))
         line.append(_point(plan, arm, variant))
     return [point for line in lines.values() for point in _sorted(line)]
 
@@ -43,13 +42,14 @@ def _point(plan: Plan, arm: str, variant: Variant) -> Point:
     )
 
 
-def _default(variant: Variant, settings: Settings) -> Point:
-    """The default has the study's own value; of a budget, the token budget goes with it."""
-    *section, name = variant.setting.split(".")
-    training: Any = reduce(getattr, section, settings)
-    value = getattr(training, name)
+def _default(variant: Variant, plan: Plan) -> Point:
+    """The default has its own value, chosen or given; a budget's token budget goes with it."""
+    specs = [cell.spec for cell in plan.cells if cell.arm == variant.default and cell.spec.adapter]
+    training = next((spec.training for spec in specs if spec.training is not None), None)
+    of_shape = variant.setting.startswith(SHAPES)
+    value = getattr(specs[0].adapter if of_shape else training, variant.setting.rpartition(".")[2])
     examples, tokens = None, None
-    if variant.setting.endswith(EXAMPLES):
+    if variant.setting.endswith(EXAMPLES) and training is not None:
         examples, tokens = training.examples, training.token_budget
     return Point(
         ablation=variant.ablation,

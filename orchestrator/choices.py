@@ -20,18 +20,27 @@ def with_choices(study: Study, choices: Choices) -> Study:
 
     An arm has the settings chosen for it, or for its like (same grouping, adapter and start: the
     cold-start arms are trained by the per-user recipe). The shape of an adapter goes on to every
-    arm that starts from it.
+    arm that starts from it. An ablation's variant differs by its own settings alone from what was
+    chosen for the arm that it is compared with.
     """
-    shapes: dict[str, dict[str, Any]] = {}
-    arms = []
+    if not choices:
+        return study
+    made: dict[str, Arm] = {}
     for arm in study.arms:
-        inherited = shapes.get(arm.start or "", {})
-        own = _chosen_for(arm, study, choices)
-        shapes[arm.name] = inherited | {k: v for k, v in own.items() if k.startswith(SHAPES)}
-        new = inherited | own
-        settings = {**inherited, **arm.settings, **own}
-        arms.append(replace(arm, settings=settings) if new else arm)
-    return replace(study, arms=tuple(arms))
+        if arm.variant is not None and arm.variant.default in made:
+            settings = {**made[arm.variant.default].settings, **arm.settings}
+        else:
+            settings = {
+                **(_shape(made[arm.start]) if arm.start in made else {}),
+                **arm.settings,
+                **_chosen_for(arm, study, choices),
+            }
+        made[arm.name] = arm if settings == arm.settings else replace(arm, settings=settings)
+    return replace(study, arms=tuple(made.values()))
+
+
+def _shape(arm: Arm) -> dict[str, Any]:
+    return {name: value for name, value in arm.settings.items() if name.startswith(SHAPES)}
 
 
 def _chosen_for(arm: Arm, study: Study, choices: Choices) -> dict[str, Any]:

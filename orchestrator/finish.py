@@ -165,7 +165,7 @@ def finish(
         workspace.root,
         collected,
         variants,
-        ablation_points(plan, settings),
+        ablation_points(plan),
         command=again,
         seed=settings.statistics.seed,
         resamples=settings.statistics.resamples,

@@ -100,9 +100,11 @@ def make_plan(settings: Settings, *, study: Study, facts: Facts) -> Plan:
     maker = _Maker(settings, facts, arms=study.arms)
     cells: list[PlannedCell] = []
     shared: dict[tuple[str, int], str] = {}
+    by_name = {arm.name: arm for arm in study.arms}
     for arm in study.arms:
+        default = by_name.get(arm.variant.default) if arm.variant is not None else None
         # A variant without a difference is its default arm.
-        if arm.variant is not None and maker.settings_of(arm) == settings:
+        if default is not None and maker.settings_of(arm) == maker.settings_of(default):
             continue
         for cell in maker.cells_of(arm, shared):
             cells.append(cell)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from orchestrator.ablation_points import ablation_points
+from orchestrator.choices import with_choices
 from orchestrator.export import _first_seeds
 from orchestrator.finish import expected_cells, has_scores
 from orchestrator.layers import resolve_settings
@@ -147,7 +148,7 @@ def test_variants_have_names_that_files_and_tables_can_bear() -> None:
 
 def test_points_stand_in_order_with_the_default_among_them() -> None:
     lines: dict[tuple[str, str], list[object]] = {}
-    for point in ablation_points(plan(), settings_of()):
+    for point in ablation_points(plan()):
         lines.setdefault((point.ablation, point.default), []).append(point.value)
         assert point.nested == (point.ablation == "online_budget" and not point.is_default)
         cut = point.ablation == "online_budget" and point.is_default
@@ -168,7 +169,7 @@ def test_a_plan_without_variants_has_no_points() -> None:
     main = STUDIES["per_persona"]
     settings = resolve_settings(main)
     made = make_plan(settings, study=main, facts=FACTS)
-    assert ablation_points(made, settings) == []
+    assert ablation_points(made) == []
     assert expected_cells(made, variants=True) == []
 
 
@@ -190,3 +191,27 @@ def test_scores_of_variants_alone_make_no_report(arms: Sequence[str], expected: 
     made = plan()
     records = {cell.cell_id: Fake() for cell in made.cells if cell.arm in arms}
     assert has_scores(made, records) is expected  # type: ignore[arg-type]
+
+
+def test_variants_differ_from_what_a_search_chose_by_their_own_quantity_alone() -> None:
+    chosen = {
+        "lora_all": {"lora.rank": 16, "lora.alpha": 32.0, "lora.dropout": 0.1},
+        "lora_per_user": {"personal.lora.learning_rate": 7e-3, "personal.lora.examples": 12},
+    }
+    searched = with_choices(STUDY, chosen)
+    made = make_plan(settings_of(), study=searched, facts=FACTS)
+    points = [point for point in ablation_points(made) if point.ablation == "lora_rank"]
+    assert {point.value for point in points if point.is_default} == {16}
+    arms = {cell.arm for cell in made.cells}
+    # The rank and the budget that were chosen are the default's now; rank 8 is a variant.
+    assert {"lora_all.rank_8", "lora_per_user.examples_8"} <= arms
+    assert "lora_all.rank_16" not in arms
+    for cell in variants(made):
+        adapter, training = cell.spec.adapter, cell.spec.training
+        if isinstance(adapter, LoraConfig):
+            assert adapter.dropout == 0.1
+        if cell.arm.startswith("lora_per_user") and training is not None:
+            assert training.learning_rate == 7e-3
+            if ".rank" in cell.arm:
+                assert training.examples == 12
+                assert parent(made, cell).spec.adapter == adapter
