@@ -78,7 +78,10 @@ class CandidateCells:
     def __init__(
         self, settings: Settings, *, study: Study, facts: Facts, arm: Arm, choices: Choices
     ) -> None:
-        self.settings = settings.model_copy(update={"seeds": settings.seeds[:1]})
+        self.settings = settings
+        # One block of all users: a plan of many thousands per candidate would take its time.
+        one = {"seeds": settings.seeds[:1], "block_users": max(2, len(facts.users))}
+        self.one_block = settings.model_copy(update=one)
         self.facts, self.arm, self.choices = facts, arm, choices
         line = [replace(one, gated=False) for one in lineage(study, arm)]
         self.line = Study(study.name, study.summary, arms=tuple(line))
@@ -119,16 +122,22 @@ class CandidateCells:
             own = trained[-1].cell_id
             spent[own] = (*spent.get(own, ()), number)
             tried += [
-                Tried(_planned(cell.spec.model_copy(update=self.scored)), (number,))
+                Tried(
+                    _planned(cell.spec.model_copy(update=self.scored | {"users": block})), (number,)
+                )
                 for cell in cells
                 if cell.arm == self.arm.name and cell.spec.purpose == "evaluate"
+                for block in blocks_of(self.facts.users, self.settings.block_users)
             ]
         return Trials(tuple(before.values()), tuple(tried), spent)
 
     def _ordinary(self, config: Config) -> list[PlannedCell]:
-        """The cells that the study would have with this config, of this arm and its line."""
+        """The cells that the study would have with this config, of this arm and its line.
+
+        Those of blocks have all users in one.
+        """
         study = with_choices(self.line, {**self.choices, self.arm.name: config})
-        plan = make_plan(self.settings, study=study, facts=self.facts)
+        plan = make_plan(self.one_block, study=study, facts=self.facts)
         return [replace(cell, stage=STAGE) for cell in plan.cells]
 
     def _packed(self, specs: Mapping[int, CellSpec], block: tuple[str, ...]) -> PlannedCell:

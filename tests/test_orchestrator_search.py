@@ -288,3 +288,16 @@ def test_a_plan_says_how_many_cells_a_search_needs_at_most(
         # Survivors are as many as can be, or one fewer where the default is among the best.
         assert cells / 2 <= needed <= cells
     assert set(most) == set(PER_PERSONA.search)
+
+
+def test_a_shared_candidate_is_scored_in_the_studys_own_blocks() -> None:
+    own = wanted(samples=1)
+    found, world = searched(own, study=GLOBAL, users=30)
+    plan = make_plan(own, study=with_choices(GLOBAL, found.choices), facts=facts(30))
+    trained = next(c for c in plan.cells if (c.arm, c.spec.purpose) == ("lora_all", "train"))
+    children = {c.spec.users for c in plan.cells if c.spec.parent == trained.cell_id}
+    scored = [s for s in world.specs.values() if s.parent == trained.cell_id]
+    assert {s.users for s in scored} == children
+    test = next(c.spec for c in plan.cells if c.spec.parent == trained.cell_id)
+    turned = {"split": "test", "items_sha256": "t", "generate": True}
+    assert [s.model_copy(update=turned) for s in scored if s.users == test.users] == [test]
