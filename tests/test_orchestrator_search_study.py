@@ -70,6 +70,19 @@ def test_the_choice_is_at_least_the_default_on_validation_and_alone_on_test(
     assert own == choices(finished)["lora_per_user"]["personal.lora.learning_rate"]
 
 
+def test_the_log_of_choices_is_in_the_report(finished: Path) -> None:
+    report = (finished / "REPORT.md").read_text()
+    assert "## Search: how settings were chosen" in report
+    assert "Optuna's tree-structured Parzen estimator" in report
+    log = report.split("## Search")[1].split("\n## ")[0]
+    for arm in ("All-persona prefix", "All-persona LoRA", "Per-user prefix", "Per-user LoRA"):
+        assert f"**{arm}**" in log
+    assert "results/figures/search/per_persona_parallel" in log
+    assert "search.method" in (finished / "REPRODUCIBILITY.md").read_text()
+    page = (finished / "results" / "report.html").read_text()
+    assert "Search: how settings were chosen" in page
+
+
 def test_the_same_command_again_runs_nothing_and_report_knows_the_choice(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
