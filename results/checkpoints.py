@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from results.analysis import Analysis
-from results.contrasts import BASELINE, is_all_persona, is_per_user, is_swapped
+from results.contrasts import BASELINE, is_all_persona, is_gated, is_per_user, is_swapped
 from results.facts import Facts
 from results.figure_style import Figure
 from results.wording import arm_title, number, p_text, plural, verdict
@@ -82,7 +82,12 @@ def _shared(analysis: Analysis) -> Checkpoint:
 
 def _per_user(analysis: Analysis) -> Checkpoint:
     stage = "Per-user results aggregate and drift is tracked"
-    arms = [arm for arm in analysis.arms if is_per_user(arm) and not is_swapped(arm)]
+    # A gated arm chooses among adapters and has none of its own that could drift.
+    arms = [
+        arm
+        for arm in analysis.arms
+        if is_per_user(arm) and not is_swapped(arm) and not is_gated(arm)
+    ]
     if not arms:
         return _not_run(stage, "no per-user arm")
     told, complete = [], True

@@ -159,7 +159,9 @@ def test_no_section_of_the_report_lacks_its_stage(finished: Path) -> None:
     assert set(re.findall(r"Redraw: ([^*]*?)\*", report)) == {
         "python -m orchestrator report --study full"
     }
-    for line in report.split("## Checkpoints")[1].splitlines():
+    checks = report.split("## Checkpoints")[1]
+    assert re.search(r"Per-user results aggregate and drift is tracked \| passed", checks)
+    for line in checks.splitlines():
         assert "| not run |" not in line or line.startswith("| Baseline reproducible")
 
 
