@@ -62,6 +62,15 @@ Sets = Annotated[
 GpuFraction = Annotated[
     float | None, typer.Option("--gpu-fraction", help="Share of a GPU for each trial.")
 ]
+PerGpuHour = Annotated[
+    float | None, typer.Option("--price-per-gpu-hour", min=0, help="For the plan's cost.")
+]
+PerHour = Annotated[
+    float | None, typer.Option("--price-per-hour", min=0, help="Of one node, for the plan's cost.")
+]
+Probe = Annotated[
+    bool, typer.Option(help="Measure this machine for some seconds to plan the time.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -196,6 +205,10 @@ def run(
     dashboard: Annotated[bool, typer.Option(help="Serve the Ray dashboard on 127.0.0.1.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what is here first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    per_gpu_hour: PerGpuHour = None,
+    per_hour: PerHour = None,
+    probe: Probe = True,
+    as_json: AsJson = False,
 ) -> int:
     """Run a study to its report; finished parts are found and not done again.
 
@@ -209,7 +222,11 @@ def run(
         address=address, dashboard=dashboard,
     )  # fmt: skip
     if dry_run:
-        return _show_plan(request, as_json=False)
+        return _show_plan(
+            request, as_json=as_json, per_gpu_hour=per_gpu_hour, per_hour=per_hour, probe=probe
+        )
+    if as_json or per_gpu_hour is not None or per_hour is not None:
+        raise InputError("--json and prices are for the plan: give --dry-run too, or use `plan`")
     from orchestrator.signals import StopSignal
     from orchestrator.study import run_study
     from orchestrator.sweeping import Screen
@@ -293,35 +310,54 @@ def plan(
     config: ConfigFile = None,
     sets: Sets = None,
     gpu_fraction: GpuFraction = None,
+    per_gpu_hour: PerGpuHour = None,
+    per_hour: PerHour = None,
+    probe: Probe = True,
     as_json: AsJson = False,
 ) -> int:
-    """Show what a run would do here, and what of it is done; starts and writes nothing.
+    """Show what a run would do here, how long it takes and what it costs; writes nothing.
 
-    Example: python -m orchestrator plan --study per_persona --users 100
+    Example: python -m orchestrator plan --study per_persona --users 100 --price-per-gpu-hour 3
     """
     request = _request(
         study, workspace, data=data, model=model, users=users, seeds=seeds, search=search,
         samples=samples, config=config, sets=sets, gpu_fraction=gpu_fraction,
     )  # fmt: skip
-    return _show_plan(request, as_json=as_json)
+    return _show_plan(
+        request, as_json=as_json, per_gpu_hour=per_gpu_hour, per_hour=per_hour, probe=probe
+    )
 
 
-def _show_plan(request: Any, *, as_json: bool) -> int:
+def _show_plan(
+    request: Any,
+    *,
+    as_json: bool,
+    per_gpu_hour: float | None,
+    per_hour: float | None,
+    probe: bool,
+) -> int:
+    from orchestrator.estimate import Prices
     from orchestrator.outlook import look_ahead
+    from orchestrator.progress import duration
 
-    outlook = look_ahead(request)
+    outlook = look_ahead(request, prices=Prices(per_gpu_hour, per_hour), probe=probe)
     if as_json:
         out.print_json(json.dumps(outlook.as_json()))
         return ExitCode.DONE
     table = Table(title=f"Plan of study {request.study.name}", title_justify="left")
     for name in ("stage", "arm"):
         table.add_column(name)
-    for name in ("cells", "done", "to do"):
+    for name in ("cells", "done", "to do", "seconds"):
         table.add_column(name, justify="right")
     for row in outlook.rows:
         todo = row.cells - row.done
-        table.add_row(row.stage, row.arm, str(row.cells), str(row.done), str(todo))
+        seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
+        table.add_row(row.stage, row.arm, str(row.cells), str(row.done), str(todo), seconds)
     out.print(table)
+    if outlook.estimate is not None:
+        text = f"about {duration(outlook.estimate.total_seconds)}"
+        text += "" if outlook.cost is None else f", cost {outlook.cost:.2f}"
+        out.print(text, markup=False, highlight=False)
     for line in outlook.notes:
         out.print(line, markup=False, highlight=False)
     return ExitCode.DONE

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from data.manifest import Prepared
+from orchestrator.forecast import planned_and_spent, planned_stages
 from orchestrator.keeper import source_commit
 from orchestrator.layers import resolve_settings
 from orchestrator.plan import Plan
@@ -78,6 +79,7 @@ def report_facts(
 
 def reproducibility_facts(
     plan: Plan,
+    records: Mapping[str, Record],
     *,
     settings: Settings,
     prepared: Prepared,
@@ -115,6 +117,11 @@ def reproducibility_facts(
             "chat template": first.template_sha256,
         },
         prepare_seconds=prepared.seconds["total"],
+        planned_and_spent=planned_and_spent(
+            plan,
+            {name: record.seconds.get("total", 0.0) for name, record in records.items()},
+            planned=planned_stages(prepared.workspace, study=plan.study),
+        ),
         expected=EXPECTED_TIMES,
     )
 

@@ -183,7 +183,9 @@ def finish(
     told |= search.told(told)
     decisions = decide(analysis, persona=persona.change)
     write_report(workspace.root, collected, analysis, decisions, figures, told)
-    how = reproducibility_facts(plan, settings=settings, prepared=prepared, base_name=base_name)
+    how = reproducibility_facts(
+        plan, records, settings=settings, prepared=prepared, base_name=base_name
+    )
     append_registry(variants, workspace.root / REGISTRY_FILE, commit=facts.commit)
     everything = replace(collected, records={**collected.records, **variants.records})
     write_reproducibility(workspace.root, everything, how)

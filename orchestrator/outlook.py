@@ -1,4 +1,4 @@
-"""What a run would do here: cells by stage and arm, what is done, and where trials would run.
+"""What a run would do here: cells, what is done, where trials would run, how long, at what cost.
 
 Reads the workspace and the model's files; writes and starts nothing.
 """
@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from typing import Any
 
 from data.manifest import Prepared, load_prepared
+from data.shards import USERS_PER_SHARD
 from orchestrator.adopted import adopted_sha256
 from orchestrator.candidate_cells import STAGE
 from orchestrator.choices import Choices, with_choices
 from orchestrator.embedding import clusters_are_made
+from orchestrator.estimate import Estimate, Prices
+from orchestrator.forecast import Forecast, forecast_plan
 from orchestrator.model_facts import remembered_facts, resolved_dtype
 from orchestrator.placement import Placement
 from orchestrator.plan import Facts, Plan, make_plan
@@ -27,12 +31,13 @@ USUAL_USERS = 24
 
 @dataclass(frozen=True, slots=True)
 class ArmCells:
-    """Cells of one arm."""
+    """Cells of one arm; ``seconds`` of trials for those to do, None without an estimate."""
 
     stage: str
     arm: str
     cells: int
     done: int
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,20 @@ class Outlook:
     placement: Placement
     rows: tuple[ArmCells, ...]
     notes: tuple[str, ...]
+    shards: int = 0
+    """Files of prepared users."""
+    estimate: Estimate | None = None
+    cost: float | None = None
+    """Of the whole run at the given prices; None without prices or without an estimate."""
 
     def as_json(self) -> dict[str, Any]:
         """For ``plan --json``."""
         return {
             "study": self.plan.study,
             "placement": asdict(self.placement),
+            "shards": self.shards,
+            "estimate": asdict(self.estimate) if self.estimate else None,
+            "cost": self.cost,
             "arms": [asdict(row) for row in self.rows],
             "cells": [
                 {"cell_id": cell.cell_id, "arm": cell.arm, "stage": cell.stage}
@@ -60,8 +73,14 @@ class Outlook:
         }
 
 
-def look_ahead(request: Request) -> Outlook:
-    """Plan a study as far as the workspace tells; raises what ``check_request`` raises."""
+def look_ahead(request: Request, *, prices: Prices | None = None, probe: bool = False) -> Outlook:
+    """Plan a study as far as the workspace tells; raises what ``check_request`` raises.
+
+    Args:
+        request: what a run would be asked for.
+        prices: of an hour.
+        probe: whether to measure this machine for an estimate of time: some seconds.
+    """
     placement = check_request(request)
     prepared = None if request.fresh else load_prepared(request.workspace.root)
     facts, notes = _facts(request, prepared)
@@ -77,7 +96,29 @@ def look_ahead(request: Request) -> Outlook:
             "the search's cells are the most that it can need; what it chooses, and so which of "
             "the other cells are done, is known at its end"
         )
-    return Outlook(plan, placement, (*search, *_rows(plan, done)), tuple(notes))
+    forecast = None
+    if probe and len(done) < len(plan.cells):
+        forecast = forecast_plan(request, plan, placement, done=done, prepared=prepared)
+        notes += forecast.notes
+        if search and not choices:
+            notes.append("the estimate of time is of the study alone, without its search")
+    return Outlook(
+        plan,
+        placement,
+        (*search, *_rows(plan, done, forecast)),
+        tuple(notes),
+        shards=ceil((len(facts.users) + len(facts.cold_start_users)) / USERS_PER_SHARD),
+        estimate=forecast.estimate if forecast else None,
+        cost=_cost(request, forecast, prices or Prices()),
+    )
+
+
+def _cost(request: Request, forecast: Forecast | None, prices: Prices) -> float | None:
+    if forecast is None or forecast.estimate is None:
+        return None
+    nodes = request.nodes or (request.machine,)
+    gpus = sum(node.gpus for node in nodes)
+    return prices.cost(forecast.estimate.total_seconds, gpus=gpus, nodes=len(nodes))
 
 
 def _search(request: Request, facts: Facts, ledger: Ledger) -> tuple[list[ArmCells], Choices]:
@@ -132,10 +173,18 @@ def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str
     return facts, notes
 
 
-def _rows(plan: Plan, done: set[str]) -> list[ArmCells]:
-    arms = dict.fromkeys((cell.stage, cell.arm) for cell in plan.cells)
-    rows = []
-    for stage, arm in arms:
-        cells = [cell.cell_id for cell in plan.cells if (cell.stage, cell.arm) == (stage, arm)]
-        rows.append(ArmCells(stage, arm, len(cells), sum(name in done for name in cells)))
-    return rows
+def _rows(plan: Plan, done: set[str], forecast: Forecast | None) -> list[ArmCells]:
+    arms: dict[tuple[str, str], list[str]] = {}
+    for cell in plan.cells:
+        arms.setdefault((cell.stage, cell.arm), []).append(cell.cell_id)
+    known = forecast.seconds if forecast else {}
+    return [
+        ArmCells(
+            stage,
+            arm,
+            len(cells),
+            sum(name in done for name in cells),
+            sum(known[name] for name in cells if name not in done) if known else None,
+        )
+        for (stage, arm), cells in arms.items()
+    ]

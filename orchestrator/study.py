@@ -18,10 +18,12 @@ from orchestrator.cluster import RaySession, ray_session
 from orchestrator.embedding import with_clusters
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
+from orchestrator.forecast import forecast_plan, is_worth_it, keep_forecast
 from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, resolved_dtype
 from orchestrator.placement import Machine, Placement
 from orchestrator.placing import place_study
 from orchestrator.plan import Facts, Plan, make_plan
+from orchestrator.progress import duration
 from orchestrator.search import check_searchable
 from orchestrator.settings import Settings
 from orchestrator.signals import StopSignal
@@ -263,6 +265,7 @@ class _Run:
             choices=self.choices,
         )
         if reused < len(self.plan.cells):
+            self._forecast(prepared, done=set(records))
             self.sweeper.run(self.plan.cells, finished=set(records), ledger=ledger)
             records = ledger.finished(cell.cell_id for cell in self.plan.cells)
             key = finished_key(records, self.plan, settings, prepared=prepared)
@@ -287,6 +290,16 @@ class _Run:
             failures=list(outcome.failures),
         )
         return outcome
+
+    def _forecast(self, prepared: Prepared, *, done: set[str]) -> None:
+        """Say how long the run should take, and keep that for the report."""
+        request, plan = self.request, self.plan
+        if request.address is not None or not is_worth_it(plan, done):
+            return
+        found = forecast_plan(request, plan, self.sweeper.placement, done=done, prepared=prepared)
+        if found.estimate is not None:
+            keep_forecast(request.workspace.root, found.estimate, study=plan.study)
+            self.sweeper.screen.say(f"Expected: about {duration(found.estimate.total_seconds)}")
 
     def _nothing_scored(
         self, records: Mapping[str, Record], ledger: Ledger, *, reused: int, began: float

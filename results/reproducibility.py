@@ -32,6 +32,8 @@ class ReproducibilityFacts:
     data: Mapping[str, Any]
     model: Mapping[str, str]
     prepare_seconds: float | None = None
+    planned_and_spent: Sequence[tuple[str, float, float]] = ()
+    """(stage, seconds of trials foretold, seconds spent), where a forecast was made."""
     expected: Sequence[tuple[str, str]] = ()
     """(machine, time) of the whole study elsewhere, from measurements."""
 
@@ -121,6 +123,17 @@ def _times(records: Sequence[Record], facts: ReproducibilityFacts) -> str:
         rows.insert(0, ("prepare", f"{facts.prepare_seconds:.0f} s"))
     text = _table(("stage", "time"), rows)
     text += "\n\nTrials run side by side: divide by the number of actors for wall time."
+    if facts.planned_and_spent:
+        text += "\n\nForetold by a probe before the run, and spent, in seconds of trials:\n\n"
+        text += _planned(facts.planned_and_spent)
     if facts.expected:
         text += "\n\nExpected elsewhere:\n\n" + _table(("machine", "whole study"), facts.expected)
     return text
+
+
+def _planned(rows: Sequence[tuple[str, float, float]]) -> str:
+    lines = ["| stage | planned | spent | spent / planned |", "|---|---|---|---|"]
+    for stage, planned, spent in rows:
+        ratio = f"{spent / planned:.2f}" if planned else "n/a"
+        lines.append(f"| {_cell(stage)} | {planned:.0f} | {spent:.0f} | {ratio} |")
+    return "\n".join(lines)

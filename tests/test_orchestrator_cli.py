@@ -80,11 +80,11 @@ def test_a_plan_shows_every_arm_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--workspace", str(tmp_path / "work"), "--study", "per_persona")
-    code, out, _ = run(capsys, "run", "--dry-run", *words)
+    code, out, _ = run(capsys, "run", "--dry-run", "--no-probe", *words)
     assert code == ExitCode.DONE
     for arm in STUDIES["per_persona"].arms:
         assert arm.name in out
-    code, out, _ = run(capsys, "plan", "--json", "--users", "100", *words)
+    code, out, _ = run(capsys, "plan", "--json", "--no-probe", "--users", "100", *words)
     assert code == ExitCode.DONE
     found = json.loads(out)
     assert sum(cell["users"] for cell in found["cells"] if cell["arm"] == "lora_per_user") == 90
@@ -95,14 +95,14 @@ def test_a_plan_shows_the_most_that_a_search_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--workspace", str(tmp_path / "work"), "--study", "global", "--search", "optuna")
-    code, out, _ = run(capsys, "plan", "--json", *words, "--samples", "5")
+    code, out, _ = run(capsys, "plan", "--json", "--no-probe", *words, "--samples", "5")
     assert code == ExitCode.DONE
     found = json.loads(out)
     search = {row["arm"]: row["cells"] for row in found["arms"] if row["stage"] == "search"}
     # Five trainings of one epoch, three whole ones; each scored in two blocks of users.
     assert search == {"lora_all": (5 + 3) * 3, "prefix_all": (5 + 3) * 3}
     assert any("the most that it can need" in note for note in found["notes"])
-    assert run(capsys, "run", "--dry-run", *words)[0] == ExitCode.DONE
+    assert run(capsys, "run", "--dry-run", "--no-probe", *words)[0] == ExitCode.DONE
     assert list(tmp_path.iterdir()) == []
 
 

@@ -100,7 +100,7 @@ def test_preparing_embeds_once_where_it_is_asked_to(
     assert main(list(words)) == ExitCode.DONE
     assert "Embed" not in capsys.readouterr().out
     assert not (tmp_path / EMBEDDINGS).exists()
-    plan = ("plan", "--json", "--study", "cluster", *place, *sizes)
+    plan = ("plan", "--json", "--no-probe", "--study", "cluster", *place, *sizes)
     assert main(list(plan)) == ExitCode.DONE
     shown = json.loads(capsys.readouterr().out)
     assert (
