@@ -90,7 +90,7 @@ class CandidateCells:
             "split": "choice",
             "items_sha256": digest,
             "swapped_control": False,
-            "generate": False,
+            "generate": settings.search.replies,
         }
 
     def on_users(self, configs: Mapping[int, Config], users: Sequence[str]) -> Trials:

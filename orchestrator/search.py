@@ -38,12 +38,14 @@ class CellResult:
     """What a search reads of a finished cell.
 
     ``scores`` has for each variant (0 where there is but one) the users' mean negative
-    log-likelihood of their true replies; ``best_rouge_l`` is that of a shared training's curve.
+    log-likelihood of their true replies, ``rouge_l`` their mean ROUGE-L where replies were
+    generated; ``best_rouge_l`` is the best of a shared training's curve.
     """
 
     scores: Mapping[int, Mapping[str, float]]
     seconds: float
     best_rouge_l: float | None = None
+    rouge_l: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
 
 Read = Callable[[str], CellResult | None]
@@ -64,10 +66,20 @@ class Shown:
     """Of the training, where the rungs are epochs."""
     scores: dict[str, float]
     """Of all users the candidate was scored on by then."""
-    seconds: float
-    rouge_l: float | None = None
+    seconds: float = 0.0
+    replies: dict[str, float] = field(default_factory=dict)
+    """Mean ROUGE-L of the same users, where replies were generated."""
+    best_rouge_l: float | None = None
+    """Of the training's own validation, where it has one."""
     promoted: bool = False
     chosen: bool = False
+
+    @property
+    def rouge_l(self) -> float | None:
+        """Macro ROUGE-L beside the score; None where nothing was generated."""
+        if self.replies:
+            return sum(self.replies.values()) / len(self.replies)
+        return self.best_rouge_l
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,23 +184,24 @@ class ArmSearch:
     def _shown(
         self, number: int, config: Config, trials: Trials, *, rung: int, epochs: int | None
     ) -> Shown:
-        scores: dict[str, float] = {}
-        if self._per_user:
-            for before in self._on(rung - 1):
-                scores |= before.scores if before.candidate == number else {}
-        seconds, rouge_l = 0.0, None
+        shown = Shown(self.cells.arm.name, number, config, rung, epochs, scores={})
+        for before in self._on(rung - 1) if self._per_user else ():
+            if before.candidate == number:
+                shown.scores |= before.scores
+                shown.replies |= before.replies
         for one in trials.tried:
             result = self.read(one.cell.cell_id) if number in one.numbers else None
             if result is not None:
-                scores |= result.scores.get(one.numbers.index(number), {})
-                seconds += result.seconds / len(one.numbers)
+                variant = one.numbers.index(number)
+                shown.scores |= result.scores.get(variant, {})
+                shown.replies |= result.rouge_l.get(variant, {})
+                shown.seconds += result.seconds / len(one.numbers)
         for cell, numbers in trials.spent.items():
             result = self.read(cell) if number in numbers else None
             if result is not None:
-                seconds += result.seconds / len(numbers)
-                rouge_l = result.best_rouge_l
-        arm = self.cells.arm.name
-        return Shown(arm, number, config, rung, epochs, scores, seconds, rouge_l)
+                shown.seconds += result.seconds / len(numbers)
+                shown.best_rouge_l = result.best_rouge_l
+        return shown
 
 
 def search_study(settings: Settings, *, study: Study, facts: Facts, read: Read) -> Cells:

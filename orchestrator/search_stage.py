@@ -22,6 +22,8 @@ from results.ledger import Ledger
 from results.search import search_path
 from search_spaces.space import Study
 
+METRICS = ("nll", "rouge_l")
+"""What a search looks at: it chooses by the first."""
 ONLY = 0
 """The variant of a cell that scores one candidate."""
 
@@ -59,10 +61,15 @@ def reader(ledger: Ledger) -> Read:
         if record is None:
             return None
         best = max((row["val_rouge_l"] for row in record.curve), default=None)
-        scores = {}
+        means = {}
         if ITEMS_FILE in record.files:
-            scores = user_scores(ledger.path(cell_id, ITEMS_FILE))
-        return CellResult(scores, record.seconds.get("total", 0.0), best)
+            means = user_means(ledger.path(cell_id, ITEMS_FILE))
+        return CellResult(
+            means.get("nll", {}),
+            record.seconds.get("total", 0.0),
+            best_rouge_l=best,
+            rouge_l=means.get("rouge_l", {}),
+        )
 
     # What failed may be there at the next look.
     def read(cell_id: str) -> CellResult | None:
@@ -71,17 +78,21 @@ def reader(ledger: Ledger) -> Read:
     return read
 
 
-def user_scores(path: Path) -> dict[int, dict[str, float]]:
-    """Variant → user → mean negative log-likelihood per token over the user's items."""
-    named = [name for name in ("user_id", "nll", "variant") if name in pq.read_schema(path).names]
+def user_means(path: Path) -> dict[str, dict[int, dict[str, float]]]:
+    """Metric → variant → user → mean over the user's items, of the metrics that are there."""
+    there = set(pq.read_schema(path).names)
+    metrics = [name for name in METRICS if name in there]
+    named = ["user_id", *metrics, *({"variant"} & there)]
     items = pd.read_parquet(path, columns=named)
     if "variant" not in items:
         items["variant"] = ONLY
-    means = items.groupby(["variant", "user_id"], sort=False, as_index=False)["nll"].mean()
-    scores: dict[int, dict[str, float]] = {}
-    for variant, user, nll in zip(means["variant"], means["user_id"], means["nll"], strict=True):
-        scores.setdefault(int(variant), {})[str(user)] = float(nll)
-    return scores
+    means = items.groupby(["variant", "user_id"], sort=False, as_index=False)[metrics].mean()
+    found: dict[str, dict[int, dict[str, float]]] = {metric: {} for metric in metrics}
+    for metric in metrics:
+        rows = zip(means["variant"], means["user_id"], means[metric], strict=True)
+        for variant, user, value in rows:
+            found[metric].setdefault(int(variant), {})[str(user)] = float(value)
+    return found
 
 
 def history_table(searched: Searched) -> pd.DataFrame:

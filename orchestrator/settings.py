@@ -90,6 +90,9 @@ class SearchSettings(Frozen):
     """Configs that each arm tries, its default among them."""
     seed: int = 0
     """Of random draws and of Optuna's sampler."""
+    replies: bool = False
+    """Generate validation replies too, for macro ROUGE-L beside the likelihood that choices are
+    made by; several times the work. Trainings of shared arms have it without."""
     arms: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Names of the arms to search; none: all that the study has ranges for."""
     ranges: Annotated[tuple[str, ...], Field(strict=False)] = ()

@@ -2,8 +2,8 @@
 
 One row per candidate and rung: ``arm, candidate`` (0 is the default config), ``rung, epochs``
 (NaN where the rungs are numbers of users), ``users`` scored by then, ``lacking_users`` (whom
-others have), ``nll`` (validation, mean over users of the mean per reply token), ``rouge_l`` (best
-of the training's own validation, where it has one), ``promoted, chosen, seconds, settings``.
+others have), ``nll`` (validation, mean over users of the mean per reply token), ``rouge_l`` (macro,
+where replies were generated), ``promoted, chosen, seconds, settings``.
 """
 
 from __future__ import annotations

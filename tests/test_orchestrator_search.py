@@ -69,11 +69,16 @@ class World:
             assert cell.cell_id not in self.done, "a cell was run twice"
             self.specs[cell.cell_id] = cell.spec
             if cell.cell_id not in self.fails and set(cell.depends_on) <= self.done.keys():
-                self.done[cell.cell_id] = CellResult(self.scores(cell.spec), 1.0)
+                self.done[cell.cell_id] = self.result(cell.spec)
+
+    def result(self, spec: CellSpec) -> CellResult:
+        if spec.purpose == "train":
+            return CellResult({}, 1.0, best_rouge_l=0.5)
+        scores = self.scores(spec)
+        rouge = {k: dict.fromkeys(own, 0.25) for k, own in scores.items()}
+        return CellResult(scores, 1.0, rouge_l=rouge if spec.generate else {})
 
     def scores(self, spec: CellSpec) -> Mapping[int, Mapping[str, float]]:
-        if spec.purpose == "train":
-            return {}
         parent = self.specs[spec.parent or ""].training
         trainings = spec.variants or (parent,)
         return {k: {u: nll_of(t, u) for u in spec.users} for k, t in enumerate(trainings)}
@@ -301,3 +306,18 @@ def test_a_shared_candidate_is_scored_in_the_studys_own_blocks() -> None:
     test = next(c.spec for c in plan.cells if c.spec.parent == trained.cell_id)
     turned = {"split": "test", "items_sha256": "t", "generate": True}
     assert [s.model_copy(update=turned) for s in scored if s.users == test.users] == [test]
+
+
+def test_rouge_l_stands_beside_the_score_where_replies_are_generated() -> None:
+    usual, quick = searched(wanted(samples=3), users=60)
+    own, slow = searched(wanted(samples=3, replies=True), users=60)
+    by_arm = {arm: {o.rouge_l for o in usual.history if o.arm == arm} for arm in usual.choices}
+    # A shared training validates by itself; per-user candidates are scored by likelihood alone.
+    assert by_arm["lora_all"] == {0.5}
+    assert by_arm["lora_per_user"] == {None}
+    assert {one.rouge_l for one in own.history} == {0.25}
+    assert own.choices == usual.choices
+    assert {s.generate for s in quick.specs.values() if s.split == "choice"} == {False}
+    assert {s.generate for s in slow.specs.values()} == {True}
+    last = [one for one in own.history if one.arm == "lora_per_user" and one.rung == 2]
+    assert {len(one.replies) for one in last} == {60}

@@ -138,3 +138,12 @@ def test_smaller_passes_reach_the_variants(users: list[UserData]) -> None:
     assert [one.tokens_per_pass for one in small.variants] == [2048] * 3
     assert all(one.recompute_activations for one in small.variants)
     assert small.variants[1].learning_rate == VARIANTS[1].learning_rate
+
+
+def test_replies_can_be_generated_beside_the_likelihood(base, encoder, users) -> None:  # type: ignore[no-untyped-def]
+    few = users[:2]
+    whole = tried(base, encoder, few, VARIANTS[:2], generate=True).items
+    assert whole.groupby("variant")["rouge_l"].count().tolist() == [len(whole) // 2] * 2
+    alone = tried(base, encoder, few, VARIANTS[:2]).items
+    for place in (0, 1):
+        np.testing.assert_allclose(nll_of(whole, place), nll_of(alone, place), atol=1e-5)
