@@ -131,7 +131,8 @@ def steps_of(spec: CellSpec, sizes: UserSizes) -> dict[Step, float]:
             return {step: sum(one[step] for one in every) for step in every[0]}
         case "try":
             trained = users * sum(_characters(sizes, one) for one in spec.variants)
-            return {"character": trained, "reply": replies * len(spec.variants)}
+            scored = replies * (1 if spec.generate else LIKELIHOOD_SHARE)
+            return {"character": trained, "reply": scored * len(spec.variants)}
         case "adapt_from_few":
             given = sum(sum(sizes.first[:n]) for n in {*spec.exchange_counts, EVERY})
             trained = users * given * _training(spec).epochs

@@ -6,7 +6,7 @@ Reads the workspace and the model's files; writes and starts nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -20,7 +20,7 @@ from orchestrator.estimate import Estimate, Prices
 from orchestrator.forecast import Forecast, forecast_plan
 from orchestrator.model_facts import remembered_facts, resolved_dtype
 from orchestrator.placement import Placement
-from orchestrator.plan import Facts, Plan, make_plan
+from orchestrator.plan import Facts, Plan, PlannedCell, make_plan
 from orchestrator.search import most_cells
 from orchestrator.study import Request, check_request
 from results.ledger import Ledger
@@ -86,6 +86,7 @@ def look_ahead(request: Request, *, prices: Prices | None = None, probe: bool = 
     facts, notes = _facts(request, prepared)
     ledger = Ledger(request.workspace.root)
     search, choices = _search(request, facts, ledger)
+    searched = {cell.cell_id for cells in search.values() for cell in cells.finished}
     study = with_choices(request.study, choices)
     plan = make_plan(request.settings, study=study, facts=facts)
     done = set(ledger.finished(cell.cell_id for cell in plan.cells))
@@ -97,15 +98,14 @@ def look_ahead(request: Request, *, prices: Prices | None = None, probe: bool = 
             "the other cells are done, is known at its end"
         )
     forecast = None
-    if probe and len(done) < len(plan.cells):
-        forecast = forecast_plan(request, plan, placement, done=done, prepared=prepared)
+    whole = replace(plan, cells=(*plan.cells, *(c for own in search.values() for c in own.cells)))
+    if probe and len(done | searched) < len(whole.cells):
+        forecast = forecast_plan(request, whole, placement, done=done | searched, prepared=prepared)
         notes += forecast.notes
-        if search and not choices:
-            notes.append("the estimate of time is of the study alone, without its search")
     return Outlook(
         plan,
         placement,
-        (*search, *_rows(plan, done, forecast)),
+        tuple(sorted(_rows(whole, done | searched, forecast), key=_search_first)),
         tuple(notes),
         shards=ceil((len(facts.users) + len(facts.cold_start_users)) / USERS_PER_SHARD),
         estimate=forecast.estimate if forecast else None,
@@ -121,23 +121,36 @@ def _cost(request: Request, forecast: Forecast | None, prices: Prices) -> float 
     return prices.cost(forecast.estimate.total_seconds, gpus=gpus, nodes=len(nodes))
 
 
-def _search(request: Request, facts: Facts, ledger: Ledger) -> tuple[list[ArmCells], Choices]:
-    """The search's cells by arm, as many as it may need, and its choices where it is done."""
+@dataclass(frozen=True, slots=True)
+class _ArmSearch:
+    """Stand-ins for the cells of an arm's search, as many as it may need, and how many are done."""
+
+    cells: list[PlannedCell]
+    done: int
+
+    @property
+    def finished(self) -> list[PlannedCell]:
+        """As many of them as are done; which ones does not matter here."""
+        return self.cells[: self.done]
+
+
+def _search(
+    request: Request, facts: Facts, ledger: Ledger
+) -> tuple[dict[str, _ArmSearch], Choices]:
+    """The searched arms, and what was chosen for them where their search is done."""
     settings, study = request.settings, request.study
     if settings.search.method == "none":
-        return [], {}
+        return {}, {}
     from orchestrator.search_stage import open_search
 
     search = open_search(settings, study=study, facts=facts, ledger=ledger)
     search.next_cells()
     most = most_cells(settings, study=study, facts=facts)
-    rows = [
-        ArmCells(STAGE, arm, max(cells, search.done(arm)), search.done(arm))
-        for arm, cells in most.items()
-    ]
+    done = {arm: min(search.done(arm), len(cells)) for arm, cells in most.items()}
     if search.result is None:
-        return rows, {}
-    return [ArmCells(STAGE, row.arm, row.done, row.done) for row in rows], search.result.choices
+        return {arm: _ArmSearch(cells, done[arm]) for arm, cells in most.items()}, {}
+    over = {arm: _ArmSearch(cells[: done[arm]], done[arm]) for arm, cells in most.items()}
+    return over, search.result.choices
 
 
 def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str]]:
@@ -171,6 +184,10 @@ def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str
         adopted_sha256=adopted_sha256(settings),
     )
     return facts, notes
+
+
+def _search_first(row: ArmCells) -> bool:
+    return row.stage != STAGE
 
 
 def _rows(plan: Plan, done: set[str], forecast: Forecast | None) -> list[ArmCells]:

@@ -8,7 +8,7 @@ without running anything, so a killed search goes on where it was. It keeps noth
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.candidate_cells import CandidateCells, Trials, is_per_user, training_name
@@ -16,7 +16,7 @@ from orchestrator.candidates import BATCH, Config, Space, candidates, setting_va
 from orchestrator.choices import Choices, levels, with_choices
 from orchestrator.exit_codes import InputError
 from orchestrator.layers import with_differences
-from orchestrator.plan import Facts, PlannedCell, blocks_of
+from orchestrator.plan import Facts, PlannedCell
 from orchestrator.racing import (
     DEFAULT,
     Standing,
@@ -152,31 +152,39 @@ class ArmSearch:
         shown = sorted(self._on(rung), key=lambda one: one.candidate)
         return [Standing(one.candidate, one.scores) for one in shown]
 
-    def most_cells(self) -> int:
-        """Cells of all rungs if every candidate can be had, trainings of other arms left out."""
-        how, block_users = self.settings.search, self.settings.block_users
+    def most_cells(self) -> list[PlannedCell]:
+        """Stand-ins for the cells of all rungs if every candidate can be had, all as the default.
+
+        Their ids are no cell's; trainings of other arms are left out.
+        """
+        found = []
+        for rung, batches in enumerate(self._most_batches()):
+            for batch, together in enumerate(batches):
+                trials = self._trials(dict.fromkeys(range(together), self.space.default), rung)
+                own = [cell for cell in trials.before if cell.cell_id in trials.spent]
+                cells = [*own, *(one.cell for one in trials.tried)]
+                found += _renamed(cells, end=f"-{rung}-{batch}")
+        return found
+
+    def _most_batches(self) -> list[list[int]]:
+        """Rungs → numbers of candidates whose cells are made together."""
+        how = self.settings.search
         most = most_candidates(how.samples, self._rungs)
         if not self._per_user:
-            blocks = len(blocks_of(self.users, block_users))
-            return sum(candidates * (1 + blocks) for candidates in most)
-        # Each batch of Optuna's makes cells of its own.
+            return [[1] * candidates for candidates in most]
         batch = BATCH if how.method == "optuna" else how.samples
         first = [min(batch, how.samples - begin) for begin in range(0, how.samples, batch)]
-        together = [first, *([candidates] for candidates in most[1:])]
-        return sum(
-            -(-candidates // how.variants_per_cell) * len(blocks_of(users, block_users))
-            for users, batches in zip(user_rungs(self.users), together, strict=True)
-            for candidates in batches
-        )
+        return [first, *([candidates] for candidates in most[1:])]
+
+    def _trials(self, configs: Mapping[int, Config], rung: int) -> Trials:
+        if self._per_user:
+            return self.cells.on_users(configs, user_rungs(self.users)[rung])
+        return self.cells.after_epochs(configs, epoch_rungs(self.epochs)[rung])
 
     def _try(self, configs: Mapping[int, Config], rung: int) -> Cells:
         """Try candidates on a rung, and note what they showed."""
-        if self._per_user:
-            epochs = None
-            trials = self.cells.on_users(configs, user_rungs(self.users)[rung])
-        else:
-            epochs = epoch_rungs(self.epochs)[rung]
-            trials = self.cells.after_epochs(configs, epochs)
+        epochs = None if self._per_user else epoch_rungs(self.epochs)[rung]
+        trials = self._trials(configs, rung)
         yield trials.cells
         for number, config in configs.items():
             self.history.append(self._shown(number, config, trials, rung=rung, epochs=epochs))
@@ -294,8 +302,20 @@ def _side_by_side(
         yield [cell for name in going for cell in wanted[name]]
 
 
-def most_cells(settings: Settings, *, study: Study, facts: Facts) -> dict[str, int]:
-    """How many cells the search of each arm needs at most, those that arms share left out."""
+def _renamed(cells: Sequence[PlannedCell], *, end: str) -> list[PlannedCell]:
+    """Cells under ids of their own (equal cells too), dependencies among them included."""
+    ids = [f"{cell.cell_id}{end}-{place}" for place, cell in enumerate(cells)]
+    names = {cell.cell_id: new for cell, new in zip(cells, ids, strict=True)}
+    return [
+        replace(
+            cell, cell_id=new, depends_on=tuple(names.get(name, name) for name in cell.depends_on)
+        )
+        for cell, new in zip(cells, ids, strict=True)
+    ]
+
+
+def most_cells(settings: Settings, *, study: Study, facts: Facts) -> dict[str, list[PlannedCell]]:
+    """Arm → stand-ins for the cells that its search needs at most."""
     found = {}
     ranges = ranges_of(settings.search, study=study, adopted=facts.adopted_sha256)
     for name, own in ranges.items():

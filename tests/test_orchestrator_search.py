@@ -291,7 +291,12 @@ def test_a_plan_says_how_many_cells_a_search_needs_at_most(
     for arm, cells in most.items():
         needed = sum(spec.arm == arm for spec in world.specs.values())
         # Survivors are as many as can be, or one fewer where the default is among the best.
-        assert cells / 2 <= needed <= cells
+        assert len(cells) / 2 <= needed <= len(cells)
+        assert len({cell.cell_id for cell in cells}) == len(cells)
+        assert {cell.arm for cell in cells} == {arm}
+        for cell in cells:
+            before = {other.cell_id for other in cells if other.spec.purpose == "train"}
+            assert cell.spec.purpose != "evaluate" or before.issuperset(cell.depends_on)
     assert set(most) == set(PER_PERSONA.search)
 
 
