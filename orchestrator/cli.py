@@ -144,11 +144,13 @@ def _request(
     config: Path | None = None,
     sets: Sequence[str] | None = None,
     gpu_fraction: float | None = None,
+    address: str | None = None,
     **more: Any,
 ) -> Any:
-    """A checked request out of a command's options."""
+    """A checked request out of a command's options; asks the cluster at ``address`` what it has."""
+    from orchestrator.cluster import cluster_nodes
     from orchestrator.layers import resolve_settings
-    from orchestrator.placement import this_machine
+    from orchestrator.placement import deciding_node, this_machine
     from orchestrator.study import Request
     from orchestrator.workspace import Workspace
 
@@ -156,7 +158,9 @@ def _request(
     flags |= {"data.embeddings": embeddings, "search.method": search, "search.samples": samples}
     if seeds is not None:
         flags["seeds"] = _numbers(seeds)
-    chosen, machine = find_study(study), this_machine()
+    chosen = find_study(study)
+    nodes = () if address is None else cluster_nodes(address)
+    machine = this_machine() if address is None else deciding_node(nodes)
     settings = resolve_settings(
         chosen,
         config=config,
@@ -172,6 +176,8 @@ def _request(
         workspace=Workspace(workspace.expanduser().resolve()),
         machine=machine,
         gpu_fraction=gpu_fraction,
+        address=address,
+        nodes=nodes,
         **more,
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.exit_codes import InfrastructureError
-from orchestrator.placement import Machine
+from orchestrator.placement import Machine, gpu_bytes_here
 
 OBJECT_STORE_BYTES = 1 << 30
 """Prepared users pass through it block by block; models and results never do."""
@@ -23,6 +23,50 @@ class RaySession:
     """A Ray that is up; ``dashboard`` is its address, None without one."""
 
     dashboard: str | None
+
+
+def cluster_nodes(address: str) -> tuple[Machine, ...]:
+    """The nodes of a running Ray, as Ray counts them; joins it for a moment.
+
+    A cluster may count GPUs that torch cannot use (logical ones), so one of its processes is asked.
+
+    Raises:
+        InfrastructureError: there is no such Ray, or none of its processes answers.
+    """
+    with ray_session(Machine(0, 0), address=address, dashboard=False):
+        import ray
+
+        found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpu_bytes = _cluster_gpu_bytes() if any(node.get("GPU") for node in found) else 0
+    return tuple(
+        Machine(
+            cpus=int(node.get("CPU", 0)),
+            gpus=int(node.get("GPU", 0)),
+            memory_bytes=int(node.get("memory", 0)),
+            gpu_bytes=gpu_bytes if node.get("GPU") else 0,
+            logical=gpu_bytes == 0,
+        )
+        for node in found
+    )
+
+
+ANSWER_SECONDS = 120.0
+
+
+def _cluster_gpu_bytes() -> int:
+    """Memory of a GPU as a process of the cluster sees it, 0 where torch sees none."""
+    import ray
+    from ray.exceptions import GetTimeoutError
+
+    # A hair of a GPU: it may be in use already.
+    asked = ray.remote(num_cpus=0, num_gpus=0.001, max_calls=1)(gpu_bytes_here).remote()
+    try:
+        return int(ray.get(asked, timeout=ANSWER_SECONDS))
+    except GetTimeoutError as error:
+        raise InfrastructureError(
+            f"no process of the cluster told its GPU's memory within {ANSWER_SECONDS:.0f} s; is "
+            "something else using all of it?"
+        ) from error
 
 
 @contextmanager

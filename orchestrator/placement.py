@@ -82,7 +82,7 @@ def this_machine(environment: Mapping[str, str] = os.environ) -> Machine:
     if visible is not None:
         named = [name for name in visible.split(",") if name.strip() not in ("", "-1")]
         found = min(found, len(named))
-    gpu_bytes = _gpu_bytes() if found else 0
+    gpu_bytes = gpu_bytes_here() if found else 0
     return Machine(
         cpus=cpus or 1,
         gpus=found if gpu_bytes else 0,
@@ -91,14 +91,25 @@ def this_machine(environment: Mapping[str, str] = os.environ) -> Machine:
     )
 
 
-def _gpu_bytes() -> int:
-    """Memory of the smallest GPU that torch can use, 0 without one; asked only where one is."""
+def gpu_bytes_here() -> int:
+    """Memory of the smallest GPU that torch can use here, 0 without one; imports torch."""
     import torch
 
     if not torch.cuda.is_available():
         return 0
     known = [torch.cuda.get_device_properties(k) for k in range(torch.cuda.device_count())]
     return int(min(device.total_memory for device in known))
+
+
+def deciding_node(nodes: Sequence[Machine]) -> Machine:
+    """The node that decides a cluster's class of device: one with GPUs, if there is any.
+
+    Raises:
+        InputError: there are no nodes.
+    """
+    if not nodes:
+        raise InputError("the cluster has no node that is alive")
+    return max(nodes, key=lambda node: (node.device == "cuda", node.gpus, node.cpus))
 
 
 def place(
