@@ -78,6 +78,7 @@ def test_steps_of_every_kind_of_cell_counted_by_hand() -> None:
     assert steps_of(few, SIZES) == {"reply": 400, "character": 2 * 3 * (100 + 300 + 600)}
     tries = spec("try", split="choice", variants=(lora["training"], lora["training"]))
     assert steps_of(tries, SIZES) == {"reply": 80, "character": 2 * 2 * 3 * 220}
+    assert steps_of(tries.model_copy(update={"generate": False}), SIZES)["reply"] == 16
     wide = spec("try", grouping="all", split="choice", variants=(shared["training"],) * 2)
     assert steps_of(wide, SIZES) == {"session": 400, "reply": 400}
     assert steps_of(spec("adopt"), SIZES) == {}
