@@ -23,10 +23,11 @@ import torch
 from benchmarks.personal_gain import NoEncoder
 from benchmarks.work import synthetic_users
 from data.schema import UserData
+from orchestrator.arm_search import CellResult
 from orchestrator.choices import with_choices
 from orchestrator.layers import resolve_settings
 from orchestrator.plan import Facts, PlannedCell, make_plan
-from orchestrator.search import CellResult, Search, Searched, search_study
+from orchestrator.search import Search, Searched, search_study
 from orchestrator.search_stage import ONLY
 from orchestrator.settings import Settings
 from search_spaces.recipe import recipe_of

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from orchestrator.arm_search import CellResult, Read, Shown
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.plan import Facts
-from orchestrator.search import CellResult, Read, Search, Searched, Shown, search_study
+from orchestrator.search import Search, Searched, search_study
 from orchestrator.settings import Settings
 from orchestrator.sweeping import Sweeper
 from results.collector import ITEMS_FILE

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.arm_search import CellResult
 from orchestrator.candidates import Method
 from orchestrator.choices import levels, with_choices
 from orchestrator.exit_codes import InputError
 from orchestrator.layers import resolve_settings
 from orchestrator.plan import Facts, PlannedCell, make_plan
 from orchestrator.search import (
-    CellResult,
     Search,
     Searched,
     check_searchable,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orchestrator.search import Searched, Shown
+from orchestrator.arm_search import Shown
+from orchestrator.search import Searched
 from orchestrator.search_stage import ONLY, history_table, told_choices, user_means, write_history
 from results.search import COLUMNS, read_history, search_path
 
