@@ -71,6 +71,9 @@ PerHour = Annotated[
 Probe = Annotated[
     bool, typer.Option(help="Measure this machine for some seconds to plan the time.")
 ]
+GpusPerGlobalTrial = Annotated[
+    int, typer.Option("--gpus-per-global-trial", min=1, help="Train shared adapters on so many.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -208,6 +211,7 @@ def run(
         str | None, typer.Option("--address", help="A running Ray: auto or HOST:PORT.")
     ] = None,
     gpu_fraction: GpuFraction = None,
+    gpus_per_global_trial: GpusPerGlobalTrial = 1,
     dashboard: Annotated[bool, typer.Option(help="Serve the Ray dashboard on 127.0.0.1.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what is here first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
@@ -225,6 +229,7 @@ def run(
     request = _request(
         study, workspace, data=data, model=model, users=users, seeds=seeds, search=search,
         samples=samples, config=config, sets=sets, gpu_fraction=gpu_fraction, fresh=fresh,
+        gpus_per_global_trial=gpus_per_global_trial,
         address=address, dashboard=dashboard,
     )  # fmt: skip
     if dry_run:
@@ -316,6 +321,7 @@ def plan(
     config: ConfigFile = None,
     sets: Sets = None,
     gpu_fraction: GpuFraction = None,
+    gpus_per_global_trial: GpusPerGlobalTrial = 1,
     per_gpu_hour: PerGpuHour = None,
     per_hour: PerHour = None,
     probe: Probe = True,
@@ -328,6 +334,7 @@ def plan(
     request = _request(
         study, workspace, data=data, model=model, users=users, seeds=seeds, search=search,
         samples=samples, config=config, sets=sets, gpu_fraction=gpu_fraction,
+        gpus_per_global_trial=gpus_per_global_trial,
     )  # fmt: skip
     return _show_plan(
         request, as_json=as_json, per_gpu_hour=per_gpu_hour, per_hour=per_hour, probe=probe

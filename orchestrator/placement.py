@@ -139,6 +139,10 @@ def place(
             f"to at most {max(node.cpus for node in nodes)}"
         )
     with_gpus = [node for node in fitting if node.gpus]
+    if not with_gpus and gpus_per_global_trial > 1:
+        raise InputError(
+            f"a global trial asks for {gpus_per_global_trial} GPUs, but {_largest(nodes)}"
+        )
     if not with_gpus:
         if gpu_fraction is not None:
             raise InputError(

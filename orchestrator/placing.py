@@ -19,6 +19,7 @@ def place_study(
     machine: Machine,
     nodes: Sequence[Machine] = (),
     gpu_fraction: float | None = None,
+    gpus_per_global_trial: int = 1,
 ) -> Placement:
     """Where the trials of these settings run.
 
@@ -28,6 +29,7 @@ def place_study(
         machine: the one that decides the class of device.
         nodes: of a cluster; by default the machine alone.
         gpu_fraction: share of a GPU for each trial, against what its memory needs.
+        gpus_per_global_trial: GPUs of a trial that trains an adapter for many users.
 
     Raises:
         InputError: no node could ever hold a trial.
@@ -43,6 +45,7 @@ def place_study(
         threads=settings.threads,
         gpu_fraction=gpu_fraction,
         trial_bytes=need.total if need else 0,
+        gpus_per_global_trial=gpus_per_global_trial,
     )
 
 

@@ -53,6 +53,7 @@ class Request:
     fresh: bool = False
     address: str | None = None
     gpu_fraction: float | None = None
+    gpus_per_global_trial: int = 1
     dashboard: bool = True
     nodes: tuple[Machine, ...] = ()
     """Of the cluster at ``address``; ``machine`` is then the one that decides the device."""
@@ -101,6 +102,7 @@ def check_request(request: Request) -> Placement:
         machine=request.machine,
         nodes=request.nodes,
         gpu_fraction=request.gpu_fraction,
+        gpus_per_global_trial=request.gpus_per_global_trial,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.tune import PlacementGroupFactory, Trainable
 
-from orchestrator.worker import NO_METRIC, CellReport, Places, Worker
+from orchestrator.worker import NO_METRIC, CellReport, CellWorker, Places, Worker
 from tasks.cell import CellSpec
 from tasks.memory import limit_gpu_memory
 
@@ -107,6 +107,9 @@ class PersonalizationTrial(Trainable):
             # Ray counts shares of a GPU and enforces none.
             limit_gpu_memory(float(config["resources"].get("GPU", 0)))
             self._worker = getattr(import_module(module), name)(self._places)
+            if isinstance(self._worker, CellWorker):
+                # Actors are kept for trials of the same resources alone.
+                self._worker.processes = max(1, int(config["resources"].get("GPU", 0)))
         return self._worker
 
 

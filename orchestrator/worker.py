@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.ranks import run_in_ranks
 from tasks.cell import CellSpec, with_smaller_passes
 from tasks.config import ModelConfig, PromptConfig
 
@@ -89,6 +90,8 @@ class CellWorker:
 
     def __init__(self, places: Places) -> None:
         self.places = places
+        self.processes = 1
+        """Of a training of shared adapters: one for each GPU of the trial."""
         self._base: tuple[tuple[ModelConfig, PromptConfig], BaseModel] | None = None
         self._encoder: Encoder | None = None
 
@@ -119,9 +122,28 @@ class CellWorker:
         found["device"] = "cpu"
         if "torch" in sys.modules and (torch := sys.modules["torch"]).cuda.is_available():
             found["device"] = torch.cuda.get_device_name()
+        if self.processes > 1:
+            found["processes"] = str(self.processes)
         return found | {name: _version(name) for name in ("torch", "transformers", "ray")}
 
     def _run(self, spec: CellSpec, staging: Path, *, smaller_passes: bool) -> float:
+        if self.processes == 1 or spec.purpose != "train":
+            return self.run_here(spec, staging=staging, smaller_passes=smaller_passes)
+        return run_in_ranks(
+            spec,
+            places=self.places,
+            staging=staging,
+            processes=self.processes,
+            smaller_passes=smaller_passes,
+        )
+
+    def run_here(
+        self, spec: CellSpec, *, staging: Path, smaller_passes: bool, write: bool = True
+    ) -> float:
+        """Run one cell in this process; returns ``CellReport.macro``, raises what goes wrong.
+
+        ``write``: whether to leave files; of several processes that train together, one does.
+        """
         import torch
 
         from data.shards import read_users
@@ -142,7 +164,8 @@ class CellWorker:
         if smaller_passes:
             # The cell is what was asked for; how it had to be run stands beside it.
             outcome = replace(outcome, spec=spec, counts=outcome.counts | {"smaller_passes": 1})
-        write_outcome(outcome, staging)
+        if write:
+            write_outcome(outcome, staging)
         best = max((row["val_rouge_l"] for row in outcome.curve), default=NO_METRIC)
         return best if outcome.items is None else macro_rouge_l(outcome.items)
 

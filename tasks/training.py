@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from tasks.adapters.bank import AdapterBank, DropoutKey
 from tasks.cell import SlotReport
 from tasks.config import SHARED_BY_THE_BANK, TaskError, TrainingConfig
+from tasks.data_parallel import Ranks
 from tasks.examples import Example, SlotPlan, within_budget
 from tasks.layout import Layout
 from tasks.optimizer import SlotAdamW, SlotBuffer, schedule_factor, warmup_steps
@@ -169,6 +170,7 @@ class _Trainer:
         config: TrainingConfig = tracks[0].plan.config
         self.tokens_per_pass = config.tokens_per_pass
         self.recompute_activations = config.recompute_activations
+        self.ranks = Ranks.current()
         self.start = bank.snapshot()
         self.optimizer = SlotAdamW(
             buffer,
@@ -193,7 +195,7 @@ class _Trainer:
                         on_step(done, sum(lock_steps))
             self._note_shifts([track for track in running if track.shared])
             if after_epoch is not None:
-                _stop_early(running, after_epoch(epoch), self.buffer)
+                _stop_early(running, self.ranks.agreed(after_epoch(epoch)), self.buffer)
         self._restore_best()
 
     def _epoch_length(self, epoch: int) -> int:
@@ -224,9 +226,12 @@ class _Trainer:
         weights = weights.to(self.runtime.device)
         losses = torch.zeros_like(weights)
         rows = [Row(t.slot, k, e) for t, examples in active for k, e in enumerate(examples)]
+        if self.ranks.world > 1:
+            rows = self.ranks.share(sorted(rows, key=longest_first))
         for part in compose_passes(rows, tokens_per_pass=self.tokens_per_pass):
             keys = [DropoutKey(seeds[row.slot], steps[row.slot], row.place) for row in part]
             losses += self._pass(part, keys, weights)
+        self.ranks.add_up(self.buffer.gradients, losses)
         slots = [track.slot for track, _ in active]
         own_losses = losses[slots]
         self.optimizer.step(
@@ -308,7 +313,7 @@ def compose_passes(rows: Sequence[Row], *, tokens_per_pass: int) -> list[list[Ro
     pass rows stand by slot. Lengths alone decide, so what a slot's tokens are never changes how
     its neighbours are computed. A single row longer than the limit gets a pass of its own.
     """
-    ordered = sorted(rows, key=lambda row: (-row.example.input_tokens, row.slot, row.place))
+    ordered = sorted(rows, key=longest_first)
     passes: list[list[Row]] = []
     for row in ordered:
         width = passes[-1][0].example.input_tokens if passes else 0
@@ -317,6 +322,11 @@ def compose_passes(rows: Sequence[Row], *, tokens_per_pass: int) -> list[list[Ro
         else:
             passes.append([row])
     return [sorted(part, key=lambda row: (row.slot, row.place)) for part in passes]
+
+
+def longest_first(row: Row) -> tuple[int, int, int]:
+    """Order of a step's rows; ties by slot and place."""
+    return (-row.example.input_tokens, row.slot, row.place)
 
 
 def _targets(rows: Sequence[Row], *, width: int) -> tuple[list[int], list[int], list[int]]:
