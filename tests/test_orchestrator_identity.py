@@ -105,6 +105,8 @@ def test_every_field_of_a_spec_reaches_the_id() -> None:
         "threads": 2,
         "swapped_control": True,
         "few_shot_examples": 1,
+        "generate": False,
+        "variants": (TrainingConfig(learning_rate=1e-5),),
         "exchange_counts": (1,),
         "clusters_sha256": "x",
         "adopted_sha256": "x",
