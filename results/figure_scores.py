@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -23,9 +23,20 @@ from results.figure_style import (
     rows_by,
     zero_line,
 )
-from results.wording import Row, bounds, contrast_title, interval, number, p_text, verdict
+from results.wording import (
+    SLICE_TITLES,
+    Row,
+    bounds,
+    contrast_title,
+    interval,
+    number,
+    p_text,
+    verdict,
+)
 
 MAX_PANELS = 6
+SLICE_PAIRS = (("routine_driven", "spontaneous"), ("first_turn", "later_turns"))
+SLICE_MARKS = (("o", BLUE, -0.13), ("s", ORANGE, 0.13))
 
 
 def direction(analysis: Analysis, metric: str) -> str:
@@ -159,30 +170,39 @@ def _forest_note(row: Row) -> str:
 
 
 def slices(analysis: Analysis) -> Canvas | None:
-    """Lift over the baseline apart for routine-driven and spontaneous sessions."""
+    """Lift over the baseline by kind of items: a panel by the session's origin, one by turn."""
     table = analysis.slices[analysis.slices["n_users"] > 0]
     names = [f"{arm} - {BASELINE}" for arm in analysis.arms if not is_swapped(arm)]
+    table = table[table["contrast"].isin(names)]
+    splits = [split for split in SLICE_PAIRS if set(split) & set(table["slice"])]
     names = [name for name in names if name in set(table["contrast"])]
-    if not names:
+    if not splits:
         return None
-    canvas, (axis,) = panels(1, columns=1, width=8.2, height=1.3 + 0.42 * len(names))
-    marks = {"routine_driven": ("o", BLUE, -0.13), "spontaneous": ("s", ORANGE, 0.13)}
-    for kind, (mark, color, shift) in marks.items():
-        part = rows_by(table[table["slice"] == kind], "contrast")
-        for name in [name for name in names if name in part]:
-            row, place = part[name], names.index(name) + shift
-            if math.isfinite(row["ci_low"]):
-                axis.plot([row["ci_low"], row["ci_high"]], [place] * 2, color=color, linewidth=2)
-            axis.plot(row["mean_lift"], place, mark, color=color, markersize=6)
-        axis.plot([], [], mark, color=color, label=kind.replace("_", "-") + " sessions")
-    arm_labels(axis, [name.partition(" - ")[0] for name in names])
-    zero_line(axis)
-    axis.grid(axis="x")
-    axis.set_xlabel(
-        f"mean lift over the baseline in {analysis.metrics[analysis.primary_metric].title}"
-    )
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
+    height = 1.5 + 0.42 * len(names)
+    canvas, axes = panels(len(splits), columns=2, width=8.6, height=height, share_y=True)
+    for axis, split in zip(axes, splits, strict=True):
+        for kind, style in zip(split, SLICE_MARKS, strict=True):
+            _slice_marks(axis, rows_by(table[table["slice"] == kind], "contrast"), names, style)
+            axis.plot([], [], style[0], color=style[1], label=SLICE_TITLES[kind])
+        arm_labels(axis, [name.partition(" - ")[0] for name in names])
+        zero_line(axis)
+        axis.grid(axis="x")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    title = analysis.metrics[analysis.primary_metric].title
+    canvas.supxlabel(f"mean lift over the baseline in {title}")
     return canvas
+
+
+def _slice_marks(
+    axis: Axes, rows: Mapping[str, Row], names: Sequence[str], style: tuple[str, str, float]
+) -> None:
+    """One slice's means with their intervals, a little off each arm's line."""
+    mark, color, shift = style
+    for place, row in ((place, rows[name]) for place, name in enumerate(names) if name in rows):
+        if math.isfinite(row["ci_low"]):
+            ends = [row["ci_low"], row["ci_high"]]
+            axis.plot(ends, [place + shift] * 2, color=color, linewidth=2)
+        axis.plot(row["mean_lift"], place + shift, mark, color=color, markersize=6)
 
 
 def clusters(analysis: Analysis) -> Canvas | None:

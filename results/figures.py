@@ -168,11 +168,11 @@ FIGURES: dict[str, Drawing] = {
         interval=WITH_SEEDS,
     ),
     "slices": Drawing(
-        title="Routine-driven and spontaneous sessions",
+        title="Kinds of sessions and turns",
         folders=(FINAL,),
         draw=lambda analysis, _: figure_scores.slices(analysis),
         text="Mean lift over the baseline, apart for sessions in which a routine was applied and "
-        "for the others.",
+        "for the others, and for a session's first reply and its later ones.",
         interval=BOOTSTRAP,
     ),
     "clusters": Drawing(

@@ -16,7 +16,14 @@ from results.document import Block, Bullets, Heading, Section, Shown, Text, reco
 from results.facts import Facts
 from results.figure_style import Figure
 from results.report_cold_warm import cold_warm_blocks
-from results.report_tables import contrast_table, macro_table, measure, reliability_table, title_of
+from results.report_tables import (
+    contrast_table,
+    macro_table,
+    measure,
+    reliability_table,
+    slice_table,
+    title_of,
+)
 from results.wording import (
     arm_title,
     caution,
@@ -162,8 +169,9 @@ def _distribution(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Blo
 def _groups(analysis: Analysis, figures: Mapping[str, Figure], facts: Facts) -> list[Block]:
     """Kinds of sessions, and clusters of users (fairness)."""
     blocks: list[Block] = []
-    if "slices" in figures:
-        blocks += [Heading(text="Kinds of sessions"), *shown(figures, "slices")]
+    if (analysis.slices["n_users"] > 0).any():
+        blocks += [Heading(text="Kinds of sessions and turns"), slice_table(analysis)]
+        blocks += shown(figures, "slices")
     if len(analysis.clusters):
         worst = [
             f"{contrast_title(str(name))}: worst is cluster {row['cluster']} "

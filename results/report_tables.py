@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from results.analysis import Analysis
 from results.contrasts import BASELINE, SWAPPED, Contrast, is_per_user, is_swapped
 from results.document import Cell, Table, records, span, table, value
 from results.wording import (
+    SLICE_TITLES,
     arm_title,
     bounds,
     contrast_title,
@@ -115,6 +117,31 @@ def macro_table(analysis: Analysis, arms: Sequence[str]) -> Table:
         ("Arm", "Users", "Lift over the baseline", *arrows),
         rows,
     )
+
+
+def slice_table(analysis: Analysis) -> Table:
+    """Each arm's lift over the baseline by kind of items, one row per arm."""
+    kinds = [kind for kind in SLICE_TITLES if kind in set(analysis.slices["slice"])]
+    cells = {(row["contrast"], row["slice"]): row for row in records(analysis.slices)}
+    arms = [arm for arm in analysis.arms if arm != BASELINE and not is_swapped(arm)]
+    rows = [
+        [Cell(arm_title(arm)), *(_slice_cell(cells.get((f"{arm} - {BASELINE}", k))) for k in kinds)]
+        for arm in arms
+    ]
+    caption = (
+        f"Lift over the baseline by kind of items ({title_of(analysis)}): mean over the users that "
+        "have such items (n), with the 95 % bootstrap interval over users. No test was declared "
+        "for these; all contrasts are in results/stats/slices.csv."
+    )
+    return table(caption, ("Arm", *(SLICE_TITLES[kind] for kind in kinds)), rows)
+
+
+def _slice_cell(row: Mapping[str, Any] | None) -> Cell:
+    if row is None or not row["n_users"]:
+        return Cell("n/a: no such items", math.inf)
+    size = number(row["mean_lift"], signed=True)
+    ends = interval(row["ci_low"], row["ci_high"], signed=True)
+    return Cell(f"{size} {ends} (n = {row['n_users']})", float(row["mean_lift"]))
 
 
 def _lift_cell(analysis: Analysis, arm: str) -> Cell:

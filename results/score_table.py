@@ -16,8 +16,11 @@ import pyarrow.parquet as pq
 from results.record import MetricInfo, Record, RecordError
 
 SWAPPED = "_swapped"
-SLICES = ("all", "routine_driven", "spontaneous")
-OWNERS = ("user_id", "control", "routine_driven")
+SLICES = ("all", "routine_driven", "spontaneous", "first_turn", "later_turns")
+"""Kinds of items: a session's origin (neither where it is unknown) and the place of the reply."""
+OWNERS = ("user_id", "control", "routine_driven", "turn")
+FIRST_TURN = 1
+"""Turn (index among the session's messages) of the first reply."""
 LENGTH_STD, LENGTH = "output_length_std", "output_words"
 TABLE_COLUMNS = ["arm", "seed", "user_id", "metric", "split", "slice", "value", "n_items"]
 Floats = npt.NDArray[np.float64]
@@ -53,8 +56,7 @@ class ScoreTable:
         controls, sides = _encoded(items["control"])
         arms = [record.arm + (SWAPPED if name == "swapped" else "") for name in controls]
         groups = sides * len(users) + places
-        driven = _tristate(items["routine_driven"])
-        for name, rows in zip(SLICES, (driven >= -1, driven == 1, driven == 0), strict=True):
+        for name, rows in _slices(items).items():
             columns = [_column(items, metric)[rows] for metric in self.metrics[name]]
             if not columns or not rows.any():
                 continue
@@ -163,6 +165,14 @@ def _encoded(column: pa.ChunkedArray) -> tuple[list[str], Codes]:
     """Distinct texts in order of appearance, and each row's place among them."""
     coded = column.combine_chunks().dictionary_encode()
     return coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False).astype("i4")
+
+
+def _slices(items: pa.Table) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which items belong to each slice, in the order of ``SLICES``: ``[n]`` each."""
+    driven = _tristate(items["routine_driven"])
+    first = np.asarray(items["turn"].to_numpy()) == FIRST_TURN
+    chosen = (np.ones(len(first), np.bool_), driven == 1, driven == 0, first, ~first)
+    return dict(zip(SLICES, chosen, strict=True))
 
 
 def _tristate(column: pa.ChunkedArray) -> npt.NDArray[np.int8]:

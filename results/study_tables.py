@@ -89,7 +89,7 @@ def slices_table(
     seed: int,
     resamples: int,
 ) -> pd.DataFrame:
-    """Primary metric's lifts on routine-driven and on spontaneous sessions."""
+    """Primary metric's lifts on each kind of items: by a session's origin and by turn."""
     rows = []
     higher = metrics[metric].higher_is_better if metric in metrics else True
     chosen = table[(table["slice"] != "all") & (table["metric"] == metric)]

@@ -31,6 +31,12 @@ _GROUPS = {
     "_all": "All-persona",
 }
 ADAPTERS = {"lora": "LoRA", "prefix": "prefix"}
+SLICE_TITLES = {
+    "routine_driven": "Routine-driven sessions",
+    "spontaneous": "Spontaneous sessions",
+    "first_turn": "First turn",
+    "later_turns": "Later turns",
+}
 _UNTRAINED = {"baseline": "Baseline", "few_shot": "Few-shot prompt"}
 
 

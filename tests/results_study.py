@@ -35,6 +35,14 @@ SCALE = {
     "verbosity_error": (6.0, -12.0),
     "output_length_std": (4.0, -2.0),
 }
+SLICE_SHIFTS = {
+    "all": 0.0,
+    "routine_driven": 0.01,
+    "spontaneous": -0.02,
+    "first_turn": 0.03,
+    "later_turns": -0.01,
+}
+"""What each kind of items adds to an arm's lift."""
 
 
 @dataclass
@@ -78,7 +86,7 @@ def fake_collected(
     for arm, lift in lifts.items():
         for seed in seeds:
             own = lift + noise * rng.normal(size=users) if lift else np.zeros(users)
-            for slice_, shift in (("all", 0.0), ("routine_driven", 0.01), ("spontaneous", -0.02)):
+            for slice_, shift in SLICE_SHIFTS.items():
                 for metric, (base, slope) in SCALE.items():
                     values = base + slope * (level + own + shift * bool(lift))
                     rows += [

@@ -188,10 +188,9 @@ def test_clusters_come_worst_first_and_slices_keep_their_sign():
     part = found.clusters[found.clusters["contrast"] == "lora_all - baseline"]
     assert list(part["mean_lift"]) == sorted(part["mean_lift"])
     lifts = found.slices.set_index(["contrast", "slice"])["mean_lift"]
-    routine, other = (
-        lifts["lora_all - baseline", name] for name in ("routine_driven", "spontaneous")
-    )
-    assert routine - other == pytest.approx(0.03)
+    own = lifts["lora_all - baseline"]
+    assert own["routine_driven"] - own["spontaneous"] == pytest.approx(0.03)
+    assert own["first_turn"] - own["later_turns"] == pytest.approx(0.04)
 
 
 def test_no_scores_or_two_values_for_one_user_are_refused():

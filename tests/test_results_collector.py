@@ -141,8 +141,36 @@ def test_sessions_of_unknown_origin_are_in_no_slice_but_all(tmp_path: Path) -> N
     _, plan = fake_ledger(tmp_path / "plan", users=3, arms=["baseline"])
     collected = collect(ledger, [replace(plan[0], cell_id="cell", users=("user_1",))])
     rows = collected.table[collected.table["metric"] == "rouge_l"].set_index("slice")
-    assert rows["n_items"].to_dict() == {"all": 6, "routine_driven": 1, "spontaneous": 1}
+    assert rows["n_items"].loc[["all", "routine_driven", "spontaneous"]].to_list() == [6, 1, 1]
     assert rows.loc["spontaneous", "value"] == pytest.approx(items["rouge_l"].iloc[-1])
+
+
+def test_first_replies_and_later_ones_are_slices_of_their_own(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    items = items_of("baseline", 0, "user_1", "own")
+    # Three sessions: one of a single reply, one of two, and one whose first reply is no item.
+    items["turn"] = [1, 1, 3, 3, 5, 7]
+    items["rouge_l"] = [0.2, 0.4, 0.6, 0.8, 1.0, 0.0]
+    items["output_words"] = [4, 8, 5, 5, 7, 7]
+    spec = spec_of("baseline", purpose="evaluate", seed=0, users=["user_1"], split="test")
+    commit(ledger, "cell", spec, items=items)
+    _, plan = fake_ledger(tmp_path / "plan", users=3, arms=["baseline"])
+    table = collect(ledger, [replace(plan[0], cell_id="cell", users=("user_1",))]).table
+    rows = table.set_index(["metric", "slice"])[["value", "n_items"]]
+    assert tuple(rows.loc[("rouge_l", "first_turn")]) == (pytest.approx(0.3), 2)
+    assert tuple(rows.loc[("rouge_l", "later_turns")]) == (pytest.approx(0.6), 4)
+    assert tuple(rows.loc[("output_length_std", "first_turn")]) == (2.0, 2)
+    assert tuple(rows.loc[("output_length_std", "later_turns")]) == (1.0, 4)
+
+
+def test_items_that_do_not_say_their_turn_are_refused(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    items = items_of("baseline", 0, "user_1", "own").drop(columns="turn")
+    spec = spec_of("baseline", purpose="evaluate", seed=0, users=["user_1"], split="test")
+    commit(ledger, "cell", spec, items=items)
+    _, plan = fake_ledger(tmp_path / "plan", users=3, arms=["baseline"])
+    with pytest.raises(RecordError, match="has no column turn"):
+        collect(ledger, [replace(plan[0], cell_id="cell", users=("user_1",))])
 
 
 def test_a_user_without_any_item_is_named_for_the_arm_and_for_its_control(tmp_path: Path) -> None:

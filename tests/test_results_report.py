@@ -19,6 +19,7 @@ from results.decisions import decide
 from results.document import Section, Text, markdown_cell, markdown_fence
 from results.figures import draw_figures
 from results.report import write_report
+from results.report_tables import slice_table
 from tests.results_study import fake_collected
 
 EVIL = '<script>document.title="gone"</script> "quoted" & **bold** | `tick` </dd>'
@@ -122,6 +123,32 @@ def test_markdown_tables_are_whole_and_html_in_texts_is_escaped(study):
             tables += 1
         block = []
     assert tables >= 6
+
+
+def test_lifts_are_shown_by_kind_of_sessions_and_by_turn(study):
+    _, markdown, _ = study
+    lines = markdown.splitlines()
+    place = next(n for n, line in enumerate(lines) if "Routine-driven sessions" in line)
+    headers = [cell.strip() for cell in lines[place].strip("|").split("|")]
+    kinds = ["Routine-driven sessions", "Spontaneous sessions", "First turn", "Later turns"]
+    assert headers == ["Arm", *kinds]
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines[place + 2 :][:6]]
+    lora = next(row for row in rows if row[0] == "All-persona LoRA")
+    # The planted shifts: .01, −.02, .03 and −.01 beside the same lift.
+    means = [float(cell.split()[0].replace("−", "-")) for cell in lora[1:]]
+    assert [round(mean - means[1], 3) for mean in means] == [0.03, 0.0, 0.05, 0.01]
+
+
+def test_a_kind_without_items_has_no_column_and_one_without_users_says_so():
+    collected = fake_collected(users=8)
+    table = collected.table[collected.table["slice"] != "spontaneous"]
+    gone = (table["arm"] == "lora_all") & (table["slice"] == "first_turn")
+    analysis = analyze(replace(collected, table=table[~gone]), seed=0, margin=0.01, resamples=100)
+    shown = slice_table(analysis)
+    assert shown.headers == ("Arm", "Routine-driven sessions", "First turn", "Later turns")
+    cells = {row[0].text: [cell.text for cell in row[1:]] for row in shown.rows}
+    assert cells["All-persona LoRA"][1] == "n/a: no such items"
+    assert all("n = 8" in text for text in cells["All-persona prefix"])
 
 
 def test_pipes_and_newlines_stay_inside_a_cell():
