@@ -132,8 +132,9 @@ def _with_whole_id(session: RawSession) -> RawSession:
 
 
 def in_time_order(rows: Sequence[_Row], *, counts: Counter[str]) -> list[_Row]:
-    """Rows sorted as the module's text says; a user in file order is counted."""
+    """Rows sorted as the module's text says; users by timestamp or in file order are counted."""
     if all(row.timestamp for row, _, _ in rows):
+        counts["users_ordered_by_timestamp"] += bool(rows)
         return sorted(rows, key=lambda row: (_moment(row[0].timestamp), _id_order(row[0])))
     if all(row.session_id is not None for row, _, _ in rows):
         return sorted(rows, key=lambda row: _id_order(row[0]))

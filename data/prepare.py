@@ -32,7 +32,7 @@ from data.manifest import (
 )
 from data.naming import user_key
 from data.reading import Scan
-from data.schema import DataError
+from data.schema import DataError, Json
 from data.settings import DataSettings
 from data.shards import write_index
 from data.split import choose_cold_start, validate_splits
@@ -40,6 +40,7 @@ from data.tally import (
     Tally,
     check_bad_rows,
     check_leaks,
+    check_written,
     cleaning_stats,
     dominance_warnings,
     obstacles,
@@ -59,8 +60,8 @@ def prepare(
 
     Ray must be initialized, unless the workspace already holds these data: then nothing is done.
     Data prepared from another source or with other settings are refused, or replaced with
-    ``fresh``. Raises DataError for data that cannot be used; the workspace then has no manifest,
-    and so counts as not prepared.
+    ``fresh``; other tolerances are held against the data that are there. Raises DataError for
+    data that cannot be used; what was not prepared then has no manifest, and so counts as absent.
     """
     started = time.monotonic()
     settings = settings or DataSettings()
@@ -69,6 +70,7 @@ def prepare(
     scan = kind.scan(kind.fetch(location, workspace, settings))
     done = load_prepared(workspace)
     if done and not _differences(done, kind, scan, settings):
+        check_written(*_statistics(workspace), settings=settings)
         return done
     if done and not fresh:
         changed = "; ".join(_differences(done, kind, scan, settings))
@@ -107,9 +109,16 @@ def _differences(done: Prepared, kind: Source, scan: Scan, settings: DataSetting
             if done.source_sha256.get(name) != scan.sha256.get(name)
         )
         found.append(f"content of {', '.join(names)}")
-    before, now = done.settings.model_dump(), settings.model_dump()
+    before, now = (s.without_tolerances().model_dump() for s in (done.settings, settings))
     found += [f"{n} {before[n]!r}, now {now[n]!r}" for n in now if before[n] != now[n]]
     return found
+
+
+def _statistics(workspace: Path) -> tuple[Json, Json]:
+    """What ``cleaning_stats.json`` and ``split_stats.json`` say of the data that are there."""
+    paths = (workspace / CLEANED / "cleaning_stats.json", workspace / SPLIT / "split_stats.json")
+    cleaning, splits = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    return cleaning, splits
 
 
 def _through_ray(
@@ -155,7 +164,7 @@ def _check(tally: Tally, kind: Source, location: str, scan: Scan) -> None:
     if kind.name == "hub":
         _check_full_set(tally, parse_location(location)[0], scan)
     validate_splits(tally.splits)
-    check_leaks(tally)
+    check_leaks(tally.items, tally.repeated, settings=tally.settings)
 
 
 def _check_full_set(tally: Tally, name: str, scan: Scan) -> None:
@@ -181,7 +190,7 @@ def _finish(
 ) -> Prepared:
     """Everything that needs all users: cold start, clusters, statistics, index."""
     settings = tally.settings
-    warnings = dominance_warnings(tally)
+    warnings = dominance_warnings(tally.items, settings=settings)
     by_id = {tally.persona_ids[user]: items for user, items in tally.items.items()}
     chosen = choose_cold_start(by_id, share=settings.cold_start_share, seed=settings.seed)
     cold = frozenset(map(user_key, chosen))
@@ -190,7 +199,7 @@ def _finish(
     warnings += [clustering.warning] if clustering.warning else []
     splits_sha256 = _write(tally, clustering, cold, kind, scan, warnings, workspace=workspace)
     digest = f"{cleaned_sha256}\n{splits_sha256}\n{settings.sha256()}\n"
-    stats = json.loads((workspace / CLEANED / "cleaning_stats.json").read_text(encoding="utf-8"))
+    stats, _ = _statistics(workspace)
     return Prepared(
         workspace=workspace,
         source=kind.name,

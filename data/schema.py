@@ -7,12 +7,17 @@ session's message list.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Role = Literal["user", "assistant"]
 Split = Literal["train", "online", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "online", "val", "test")
+MIN_TRAIN, MIN_VAL, MIN_TEST = 3, 1, 1
+"""Sessions that a user with an adapter of their own needs; the online slice counts as train."""
+MIN_SLICE_EXCHANGES = 4
+"""Exchanges of the online slice that a user with an adapter of their own needs."""
 
 
 class DataError(ValueError):
@@ -117,6 +122,27 @@ def items_of(user: UserData, split: Split) -> tuple[ItemId, ...]:
         for session in user.of_split(split)
         for turn in session.item_turns
     )
+
+
+def arm_obstacle(sessions: Sequence[Session]) -> str | None:
+    """Why no adapter is made for a user with these sessions; None if there is no reason."""
+    numbers = {
+        split: sum(session.split == split for session in sessions)
+        for split in ("train", "online", "val", "test")
+    }
+    part = numbers["train"] + numbers["online"]
+    if part < MIN_TRAIN or numbers["val"] < MIN_VAL or numbers["test"] < MIN_TEST:
+        return (
+            f"too few sessions: {part} train, {numbers['val']} val, {numbers['test']} test; "
+            f"at least {MIN_TRAIN}, {MIN_VAL} and {MIN_TEST} are needed"
+        )
+    exchanges = sum(len(s.item_turns) for s in sessions if s.split == "online")
+    if exchanges < MIN_SLICE_EXCHANGES:
+        return (
+            f"online slice too small: {exchanges} exchanges, "
+            f"at least {MIN_SLICE_EXCHANGES} are needed"
+        )
+    return None
 
 
 def online_examples(user: UserData, budget: int) -> tuple[ItemId, ...]:

@@ -7,6 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+TOLERANCES = ("max_leak_share", "allow_leaks", "strict", "skip_bad_rows")
+"""Settings that say which data are good enough, not how they are made: no part of an identity."""
+
 
 class DataSettings(BaseModel):
     """Everything beside the source that can change what is prepared. Frozen and strict.
@@ -37,6 +40,7 @@ class DataSettings(BaseModel):
     strict: bool = False
     """Stop where a user is above ``max_user_share``, instead of warning."""
     skip_bad_rows: int = Field(default=0, ge=0)
+    """Leave out up to so many rows that cannot be used, instead of stopping at the first."""
     clusters: Annotated[tuple[int, int], Field(strict=False)] = (5, 10)
     """Fewest and most style clusters that are tried."""
     seed: int = 0
@@ -62,6 +66,14 @@ class DataSettings(BaseModel):
             )
         return self
 
+    def without_tolerances(self) -> Self:
+        """The same with every tolerance at its default: all that can change what is made."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in TOLERANCES})
+
     def sha256(self) -> str:
-        """Hash of the settings as canonical JSON: field order fixed by the class, no spaces."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Hash of the settings as canonical JSON: field order fixed by the class, no spaces.
+
+        Tolerances are left out: where they let other rows through, the data themselves differ.
+        """
+        return hashlib.sha256(self.without_tolerances().model_dump_json().encode()).hexdigest()

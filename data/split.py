@@ -14,11 +14,17 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from data.schema import DataError, Dialogue, Session, Split
+from data.schema import (
+    MIN_TEST,
+    MIN_TRAIN,
+    MIN_VAL,
+    DataError,
+    Dialogue,
+    Session,
+    Split,
+)
 from data.settings import DataSettings
 
-MIN_TRAIN, MIN_VAL, MIN_TEST = 3, 1, 1
-MIN_SLICE_EXCHANGES = 4
 MIN_COLD_EXCHANGES = 3
 
 Items = Sequence[tuple[Dialogue, tuple[int, ...]]]
@@ -89,27 +95,6 @@ def _session(dialogue: Dialogue, split: Split, turns: tuple[int, ...]) -> Sessio
         routine_driven=None if applied is None else bool(applied),
         routine_settings=dialogue.routine_settings,
     )
-
-
-def arm_obstacle(sessions: Sequence[Session]) -> str | None:
-    """Why no adapter is made for a user with these sessions; None if there is no reason."""
-    numbers = {
-        split: sum(session.split == split for session in sessions)
-        for split in ("train", "online", "val", "test")
-    }
-    part = numbers["train"] + numbers["online"]
-    if part < MIN_TRAIN or numbers["val"] < MIN_VAL or numbers["test"] < MIN_TEST:
-        return (
-            f"too few sessions: {part} train, {numbers['val']} val, {numbers['test']} test; "
-            f"at least {MIN_TRAIN}, {MIN_VAL} and {MIN_TEST} are needed"
-        )
-    exchanges = sum(len(s.item_turns) for s in sessions if s.split == "online")
-    if exchanges < MIN_SLICE_EXCHANGES:
-        return (
-            f"online slice too small: {exchanges} exchanges, "
-            f"at least {MIN_SLICE_EXCHANGES} are needed"
-        )
-    return None
 
 
 def choose_cold_start(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,6 +64,11 @@ class Tally:
         """Number of items per user, over all splits."""
         return {key: sum(facts["items"].values()) for key, facts in self.facts.items()}
 
+    @property
+    def repeated(self) -> dict[str, int]:
+        """Number of items per user that were taken out as repeats of earlier splits."""
+        return {key: facts["repeated"] for key, facts in self.facts.items()}
+
     def styles(self, users: Iterable[str]) -> dict[str, Style]:
         """Styles of the given users."""
         return {user: Style(**self.facts[user]["style"]) for user in users}
@@ -77,7 +82,7 @@ def _why_dropped(facts: Json, bad: list[BadRowError]) -> str:
     return f"none of {facts['raw_sessions']} sessions has an item"
 
 
-def check_bad_rows(bad_rows: list[BadRowError], *, allowed: int) -> None:
+def check_bad_rows(bad_rows: Sequence[object], *, allowed: int) -> None:
     """Raise DataError with the first bad rows if there are more than ``allowed``."""
     if len(bad_rows) <= allowed:
         return
@@ -89,43 +94,58 @@ def check_bad_rows(bad_rows: list[BadRowError], *, allowed: int) -> None:
     )
 
 
-def check_leaks(tally: Tally) -> None:
-    """Raise DataError where too many of a user's items repeat earlier exchanges."""
-    settings = tally.settings
+def check_leaks(
+    items: Mapping[str, int], repeated: Mapping[str, int], *, settings: DataSettings
+) -> None:
+    """Raise DataError where too many of a user's items repeat earlier exchanges.
+
+    ``items`` are those that are left, ``repeated`` those that were taken out.
+    """
     if settings.allow_leaks:
         return
-    items = tally.items
     over = {
-        user: (facts["repeated"], items[user] + facts["repeated"])
-        for user, facts in tally.facts.items()
-        if facts["repeated"] > settings.max_leak_share * (items[user] + facts["repeated"])
+        user: (taken, items[user] + taken)
+        for user, taken in repeated.items()
+        if taken > settings.max_leak_share * (items[user] + taken)
     }
     if over:
         shown = ", ".join(f"{user} {n} of {of}" for user, (n, of) in list(over.items())[:SHOWN])
         raise DataError(
             f"{len(over)} users have more than {settings.max_leak_share:.0%} items in val and test "
             f"that repeat an exchange of an earlier split ({shown}): check the data for copied "
-            "sessions, or allow it with allow_leaks (they are taken out either way)"
+            "sessions, or allow it with --set data.allow_leaks=true (they are taken out either way)"
         )
 
 
-def dominance_warnings(tally: Tally) -> list[str]:
-    """One warning per user above ``max_user_share`` of all items, from 20 users on.
-
-    Raises DataError instead where the settings are strict.
-    """
-    items = tally.items
-    total, limit = sum(items.values()), tally.settings.max_user_share
+def dominance_warnings(items: Mapping[str, int], *, settings: DataSettings) -> list[str]:
+    """Users with too large a share of all items, from 20 users on; DataError with ``strict``."""
     if len(items) < DOMINANCE_FROM_USERS:
         return []
+    limit, total = settings.max_user_share, sum(items.values())
     found = [
         f"{user} has {n / total:.1%} of all items, more than {limit:.0%}"
         for user, n in items.items()
         if n > limit * total
     ]
-    if found and tally.settings.strict:
-        raise DataError(f"{'; '.join(found[:SHOWN])}: not allowed with --strict")
+    if found and settings.strict:
+        raise DataError(
+            f"{'; '.join(found[:SHOWN])}: not allowed with --strict; without it, a warning"
+        )
     return found
+
+
+def check_written(cleaning: Json, splits: Json, *, settings: DataSettings) -> None:
+    """Hold data that are there already against the tolerances asked for now.
+
+    Takes the contents of ``cleaning_stats.json`` and ``split_stats.json``; raises DataError as
+    their preparation would.
+    """
+    users = splits["users"]
+    items = {user: sum(entry["items"].values()) for user, entry in users.items()}
+    repeated = {user: entry["repeated_items_taken_out"] for user, entry in users.items()}
+    check_bad_rows(cleaning["bad_rows"], allowed=settings.skip_bad_rows)
+    check_leaks(items, repeated, settings=settings)
+    dominance_warnings(items, settings=settings)
 
 
 def messages_shared_by_users(tally: Tally) -> int:
@@ -142,7 +162,9 @@ def cleaning_stats(tally: Tally) -> Json:
     lengths = [facts["lengths"] for facts in tally.facts.values()]
     raw = {name: tally.counts[f"{name}_raw"] for name in ("sessions", "messages")}
     reasons = {n: c for n, c in sorted(tally.counts.items()) if not n.endswith("_raw") and c}
-    reasons["items_repeating_earlier_splits"] = sum(f["repeated"] for f in tally.facts.values())
+    reasons["items_repeating_earlier_splits"] = sum(tally.repeated.values())
+    if tally.bad_rows:
+        reasons["rows_skipped_as_bad"] = len(tally.bad_rows)
     roles = ("user", "assistant")
     return {
         "raw": {"users": len(tally.facts) + len(tally.dropped), **raw},
@@ -203,7 +225,7 @@ def split_stats(
             "cold_start_users": len(cold_start),
             "sessions": _totals(entry["sessions"] for entry in per_user.values()),
             "items": _totals(entry["items"] for entry in per_user.values()),
-            "repeated_items_taken_out": sum(f["repeated"] for f in tally.facts.values()),
+            "repeated_items_taken_out": sum(tally.repeated.values()),
         },
         "warnings": warnings,
         "clusters": cluster_stats(clustering),

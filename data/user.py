@@ -16,9 +16,9 @@ from data.clean import clean_user
 from data.items import user_items_sha256
 from data.naming import user_key
 from data.reading import RawUser
-from data.schema import SPLITS, Dialogue, Json, Session, UserData
+from data.schema import SPLITS, Dialogue, Json, Session, UserData, arm_obstacle
 from data.settings import DataSettings
-from data.split import arm_obstacle, split_user
+from data.split import split_user
 from data.style import clean_word_count, style_of
 
 _JSON = json.JSONEncoder(ensure_ascii=False)

@@ -46,7 +46,15 @@ Data = Annotated[
 Model = Annotated[
     str | None, typer.Option("--model", help="embedded, a folder, or a hub id as owner/name.")
 ]
-Users = Annotated[int | None, typer.Option("--users", help="Take (or make) this many users.")]
+Users = Annotated[
+    int | None, typer.Option("--users", help="The first N users by id; of synthetic data: make N.")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse data of which one user has above 10 %.")
+]
+SkipBadRows = Annotated[
+    int | None, typer.Option("--skip-bad-rows", help="Leave out up to N rows that are unusable.")
+]
 Searched = Annotated[
     str | None,
     typer.Option("--search", help="Choose settings on validation: grid, random, optuna."),
@@ -140,6 +148,8 @@ def _request(
     data: str | None = None,
     model: str | None = None,
     users: int | None = None,
+    strict: bool = False,
+    skip_bad_rows: int | None = None,
     seeds: str | None = None,
     embeddings: str | None = None,
     search: str | None = None,
@@ -158,6 +168,7 @@ def _request(
     from orchestrator.workspace import Workspace
 
     flags: dict[str, Any] = {"data.source": data, "model.name": model, "data.users": users}
+    flags |= {"data.strict": strict or None, "data.skip_bad_rows": skip_bad_rows}
     flags |= {"data.embeddings": embeddings, "search.method": search, "search.samples": samples}
     if seeds is not None:
         flags["seeds"] = _numbers(seeds)
@@ -201,6 +212,8 @@ def run(
     data: Data = None,
     model: Model = None,
     users: Users = None,
+    strict: Strict = False,
+    skip_bad_rows: SkipBadRows = None,
     seeds: Seeds = None,
     search: Searched = None,
     samples: Samples = None,
@@ -227,8 +240,9 @@ def run(
     if local and address:
         raise InputError("--local and --address exclude each other; give one of them")
     request = _request(
-        study, workspace, data=data, model=model, users=users, seeds=seeds, search=search,
-        samples=samples, config=config, sets=sets, gpu_fraction=gpu_fraction, fresh=fresh,
+        study, workspace, data=data, model=model, users=users, strict=strict,
+        skip_bad_rows=skip_bad_rows, seeds=seeds, search=search, samples=samples, config=config,
+        sets=sets, gpu_fraction=gpu_fraction, fresh=fresh,
         gpus_per_global_trial=gpus_per_global_trial,
         address=address, dashboard=dashboard,
     )  # fmt: skip
@@ -315,6 +329,8 @@ def plan(
     data: Data = None,
     model: Model = None,
     users: Users = None,
+    strict: Strict = False,
+    skip_bad_rows: SkipBadRows = None,
     seeds: Seeds = None,
     search: Searched = None,
     samples: Samples = None,
@@ -332,8 +348,9 @@ def plan(
     Example: python -m orchestrator plan --study per_persona --users 100 --price-per-gpu-hour 3
     """
     request = _request(
-        study, workspace, data=data, model=model, users=users, seeds=seeds, search=search,
-        samples=samples, config=config, sets=sets, gpu_fraction=gpu_fraction,
+        study, workspace, data=data, model=model, users=users, strict=strict,
+        skip_bad_rows=skip_bad_rows, seeds=seeds, search=search, samples=samples, config=config,
+        sets=sets, gpu_fraction=gpu_fraction,
         gpus_per_global_trial=gpus_per_global_trial,
     )  # fmt: skip
     return _show_plan(
@@ -519,6 +536,8 @@ def data_prepare(
     workspace: Place = Path(),
     data: Data = None,
     users: Users = None,
+    strict: Strict = False,
+    skip_bad_rows: SkipBadRows = None,
     config: ConfigFile = None,
     sets: Sets = None,
     embed: Annotated[
@@ -528,15 +547,23 @@ def data_prepare(
 ) -> int:
     """Clean, split and shard dialogues with Ray Data; the first step of `run`.
 
+    \b
     Example: python -m orchestrator data prepare --data edgewise:../EdgeWisePersona
+             python -m orchestrator data prepare --data chats.jsonl --skip-bad-rows 3
+
+    \b
+    A line of chats.jsonl is a session:
+    {"persona_id": "ann", "session_id": 0, "timestamp": "2026-01-31T08:00:00",
+     "messages": [{"role": "user", "text": "Good morning"},
+                  {"role": "assistant", "text": "Good morning, Ann"}]}
     """
     from orchestrator.signals import StopSignal
     from orchestrator.study import prepare_only
     from orchestrator.sweeping import Screen
 
     request = _request(
-        "baseline", workspace, data=data, users=users, config=config, sets=sets, fresh=fresh,
-        embeddings="always" if embed else None,
+        "baseline", workspace, data=data, users=users, strict=strict, skip_bad_rows=skip_bad_rows,
+        config=config, sets=sets, fresh=fresh, embeddings="always" if embed else None,
     )  # fmt: skip
     screen = Screen(say=_say, watch=_watch)
     with StopSignal().installed() as stop:

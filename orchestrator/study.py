@@ -19,6 +19,7 @@ from orchestrator.embedding import with_clusters
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
 from orchestrator.forecast import forecast_plan, is_worth_it, keep_forecast
+from orchestrator.left_out import left_out
 from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, resolved_dtype
 from orchestrator.placement import Machine, Placement
 from orchestrator.placing import place_study
@@ -32,6 +33,7 @@ from orchestrator.sweeping import Screen, Sweeper
 from orchestrator.workspace import (
     Workspace,
     check_frozen,
+    check_frozen_facts,
     clear,
     leave_nothing,
     write_configs,
@@ -126,6 +128,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
             ray = _Ray(request, screen, stack, stop)
             prepared = _prepared(request, ray, screen)
             facts, model = find_facts(request, prepared)
+            check_frozen_facts(request.workspace, facts)
             bring_adopted(request.settings, request.workspace.places(), base=model.model_sha256)
             make_plan(request.settings, study=request.study, facts=facts)  # Refuses what is bad.
             started = True
@@ -197,6 +200,8 @@ def _prepared(request: Request, ray: _Ray, screen: Screen) -> Prepared:
     )
     for warning in prepared.warnings:
         screen.say(f"Warning: {warning}")
+    for line in left_out(prepared):
+        screen.say(line)
     return prepared
 
 

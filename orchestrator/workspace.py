@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +67,17 @@ class Workspace:
 
 def baseline_config(settings: Settings) -> dict[str, Any]:
     """What must stay the same for all arms of a workspace, because they are compared."""
-    whole = settings.model_dump(mode="json")
+    # What the data are checked for does not change them.
+    data = settings.data.without_tolerances()
+    whole = settings.model_copy(update={"data": data}).model_dump(mode="json")
     # Clusters are made anew without touching a row; cells of cluster arms know their hash.
     del whole["data"]["embeddings"]
     names = ("data", "model", "prompt", "decoding", "evaluation", "block_users", "threads")
     return {name: whole[name] for name in names}
+
+
+FROZEN_FACTS = ("data_sha256", "items_sha256", "model_sha256", "template_sha256")
+"""Hashes of what all arms of a workspace answer, and with what."""
 
 
 def check_frozen(workspace: Workspace, settings: Settings) -> None:
@@ -80,18 +86,40 @@ def check_frozen(workspace: Workspace, settings: Settings) -> None:
     Raises:
         InputError: the baseline's frozen config says otherwise; lists what differs.
     """
+    frozen = _frozen(workspace, "settings")
+    if frozen is not None:
+        _refuse(differences(frozen, baseline_config(settings)), what="settings")
+
+
+def check_frozen_facts(workspace: Workspace, facts: Facts) -> None:
+    """Refuse other items, data or weights than the baseline was scored on, by their hashes.
+
+    Raises:
+        InputError: the baseline's frozen config has other hashes; lists which.
+    """
+    frozen = _frozen(workspace, "facts")
+    if frozen is not None:
+        now = {name: getattr(facts, name) for name in FROZEN_FACTS}
+        before = {name: frozen.get(name) for name in FROZEN_FACTS}
+        _refuse(differences(before, now), what="items, data or model")
+
+
+def _frozen(workspace: Workspace, part: str) -> dict[str, Any] | None:
+    """A part of the frozen config; None where the baseline has none yet."""
     path = workspace.configs / f"{BASELINE_CONFIG}.json"
     if not path.is_file():
-        return
+        return None
     try:
-        frozen = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        return dict(json.loads(path.read_text(encoding="utf-8"))[part])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}); start anew with --fresh") from error
-    changed = differences(frozen, baseline_config(settings))
+
+
+def _refuse(changed: Sequence[str], *, what: str) -> None:
     if changed:
         listed = "\n".join(f"  {line}" for line in changed)
         raise InputError(
-            f"this workspace's baseline is frozen with other settings:\n{listed}\n"
+            f"this workspace's baseline is frozen with other {what}:\n{listed}\n"
             "Take another --workspace, or replace everything in this one with --fresh."
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from results.analysis import Analysis
 from results.contrasts import Contrast, is_all_persona, is_swapped
-from results.wording import arm_title, contrast_title, interval, number, share
+from results.wording import arm_title, contrast_title, interval, interval_or_note, number, share
 
 NEED = "needs two users or more with scores in both arms"
 
@@ -271,7 +271,6 @@ def _worst_groups(analysis: Analysis) -> list[Decision]:
         worst = group.iloc[0]
         known, passes = math.isfinite(worst["low"]), bool(worst["passes"])
         bound = _Bound("lower bound", float(worst["low"]), -analysis.margin, holds=passes)
-        span = interval(worst["low"], worst["high"], signed=True)
         found.append(
             Decision(
                 rule="worst group",
@@ -279,8 +278,7 @@ def _worst_groups(analysis: Analysis) -> list[Decision]:
                 fired=passes if known else None,
                 verdict=(
                     f"Cluster {worst['cluster']} of {len(group)} (n = {worst['n_users']}): "
-                    f"{number(worst['mean_lift'], signed=True)} {span}"
-                    + ("." if known else f"; {worst['note']}.")
+                    f"{number(worst['mean_lift'], signed=True)} {interval_or_note(worst)}."
                 ),
                 numbers={"low": worst["low"], "margin": analysis.margin},
                 would_change=_any_or_all([bound]),

@@ -13,9 +13,11 @@ class Facts(TypedDict, total=False):
 
     ``stages`` names the stages that were run (``prepare, baseline, few_shot, global, per_persona,
     cluster, cold_start, persona_prediction, ablation``). ``splits_valid`` and ``splits_detail``
-    come from the validation of the split; ``baseline_repeat`` is the largest difference between two
-    runs of the baseline. ``persona_prediction`` has ``accuracy, low, chance, null_99`` and, with
-    adaptation, ``difference, difference_low, difference_high``. ``few_shot`` has ``offered``
+    come from the validation of the split; ``time_order`` says by what sessions were ordered,
+    ``left_out`` who gets no adapter of their own, or is in no split, and why. ``baseline_repeat``
+    is the largest difference between two runs of the baseline. ``persona_prediction`` has
+    ``accuracy, low, chance, null_99`` and, with adaptation, ``difference, difference_low,
+    difference_high``. ``few_shot`` has ``offered``
     (exchanges per user) and ``shown`` (mean per item). ``sections`` replaces the blocks of a
     section by key: ``cold_warm``, ``persona_prediction``, ``ablations``, ``clusters``; ``search``
     is a section of its own.
@@ -32,6 +34,8 @@ class Facts(TypedDict, total=False):
     items_sha256: str
     split_counts: Mapping[str, int]
     split_rule: str
+    time_order: str
+    left_out: Sequence[str]
     prompt: str
     prompt_changes: Sequence[str]
     decoding: Mapping[str, Any]

@@ -90,7 +90,7 @@ def _dataset(analysis: Analysis, facts: Facts) -> tuple[str, ...]:
         f"{facts.get('dataset_license', UNKNOWN)}.",
         f"{plural(len(analysis.users), 'user')} with scores; data hash "
         f"{_short(facts.get('data_sha256'))}.",
-        "Time order is the order of sessions; there are no timestamps.",
+        f"Time order of a user's sessions: {facts.get('time_order', UNKNOWN)}.",
     )
 
 
@@ -101,6 +101,7 @@ def _splits(facts: Facts) -> tuple[str, ...]:
     return (
         f"Rule: {facts.get('split_rule', rule)}.",
         f"Sessions: {told}.",
+        *(f"{line}." for line in facts.get("left_out", ())),
         "The online slice is taken out of train, so that no shared adapter has seen it. Choices "
         "see validation only.",
     )

@@ -30,6 +30,7 @@ from results.wording import (
     contrast_title,
     finding,
     interval,
+    interval_or_note,
     number,
 )
 
@@ -176,8 +177,7 @@ def _groups(analysis: Analysis, figures: Mapping[str, Figure], facts: Facts) -> 
         worst = [
             f"{contrast_title(str(name))}: worst is cluster {row['cluster']} "
             f"(n = {row['n_users']}) with {number(row['mean_lift'], signed=True)} "
-            f"{interval(row['low'], row['high'], signed=True)}"
-            + ("." if math.isfinite(row["low"]) else f" ({row['note']}).")
+            f"{interval_or_note(row)}."
             for name, group in analysis.clusters.groupby("contrast", sort=False)
             if not is_swapped(str(name).partition(" - ")[0])
             for row in records(group.head(1))
@@ -225,7 +225,7 @@ def _stability(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]
         return [*blocks, not_run("A per-user micro-update", "per_persona")]
     told = []
     for row in records(analysis.drift.correlations):
-        note = f" ({row['note']})" if row["note"] else ""
+        note = f" ({str(row['note']).removeprefix('n/a: ')})" if row["note"] else ""
         if not math.isfinite(row["rho"]):
             told.append(f"{arm_title(row['arm'])}: correlation of drift with gain n/a{note}.")
             continue

@@ -78,6 +78,13 @@ def interval(low: float, high: float, *, digits: int = 3, signed: bool = False) 
     return f"[{', '.join(ends)}]"
 
 
+def interval_or_note(row: Row) -> str:
+    """A signed interval, or why there is none: «(no interval: one user)»."""
+    if math.isfinite(row["low"]) and math.isfinite(row["high"]):
+        return interval(row["low"], row["high"], signed=True)
+    return f"(no interval: {str(row['note']).removeprefix('n/a: ')})"
+
+
 def p_text(p: float, *, name: str = "p") -> str:
     """«p = 0.013», «p < 0.001» or «p n/a»."""
     if not math.isfinite(p):

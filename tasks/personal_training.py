@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from data.schema import UserData, online_examples
+from data.schema import UserData, arm_obstacle, online_examples
 from tasks.adapters.bank import AdapterBank, AdapterState
 from tasks.cell import CellOutcome, CellSpec, SlotReport
 from tasks.cold_start import FewSlot, few_slots, first_exchanges, number_names
@@ -16,7 +16,6 @@ from tasks.context import (
     as_example,
     bank_for,
     count_tokens,
-    online_exchanges,
     padding_id,
     render,
     slot_seed,
@@ -27,16 +26,13 @@ from tasks.metrics.rouge import rouge_l_all
 from tasks.scoring import answer, score_adapters
 from tasks.training import Example, SlotPlan, train_bank, within_budget
 
-MIN_EXCHANGES = 4
-"""A user whose online slice holds fewer exchanges gets no adapter of their own."""
-
 
 def personalize(trial: Trial, parent: AdapterState | None) -> CellOutcome:
     """One adapter per user from the online slice; scored as own and, swapped, as another's."""
     spec = trial.spec
     config = training_of(spec)
-    able = [key for key in spec.users if online_exchanges(trial.users[key]) >= MIN_EXCHANGES]
-    skipped = [too_few(trial.users[key]) for key in spec.users if key not in able]
+    skipped = [report for key in spec.users for report in too_few(trial.users[key])]
+    able = [key for key in spec.users if key not in {report.slot for report in skipped}]
     if not able:
         return CellOutcome(spec, slots=skipped)
     with trial.timed("setup"):
@@ -62,13 +58,13 @@ def personalize(trial: Trial, parent: AdapterState | None) -> CellOutcome:
     )
 
 
-def too_few(user: UserData) -> SlotReport:
-    """The report of a user who gets no adapter of their own."""
-    reason = (
-        f"{online_exchanges(user)} exchanges in the online slice; "
-        f"a per-user adapter needs {MIN_EXCHANGES}"
-    )
-    return SlotReport(slot=user.user_key, status="skipped", reason=reason)
+def too_few(user: UserData) -> list[SlotReport]:
+    """The report of a user with too few sessions for an own adapter; nothing otherwise.
+
+    The rule is the data room's, which names the same users in ``split_stats.json``.
+    """
+    reason = arm_obstacle(user.sessions)
+    return [] if reason is None else [SlotReport(user.user_key, "skipped", reason)]
 
 
 def sources_of(

@@ -15,11 +15,10 @@ from tasks.context import (
     bank_for,
     count_tokens,
     item_count,
-    online_exchanges,
     padding_id,
     slot_seed,
 )
-from tasks.personal_training import MIN_EXCHANGES, online_of, sources_of, too_few
+from tasks.personal_training import online_of, sources_of, too_few
 from tasks.scoring import score_adapters
 from tasks.splits import scored_sessions
 from tasks.training import Example, SlotPlan, train_bank, within_budget
@@ -67,8 +66,8 @@ def _slot(user: str, variant: int) -> str:
 
 def _not_tried(trial: Trial, user: UserData) -> list[SlotReport]:
     """The report of a user on whom nothing can be tried; nothing otherwise."""
-    if online_exchanges(user) < MIN_EXCHANGES:
-        return [too_few(user)]
+    if reports := too_few(user):
+        return reports
     split = trial.spec.split
     if item_count(scored_sessions(user, split)):
         return []

@@ -292,6 +292,7 @@ def test_bad_rows_stop_by_default_and_are_counted_where_allowed(tmp_path):
     assert prepared.counts["sessions"] == 24
     stats = read_json(tmp_path / "w/data/cleaned/cleaning_stats.json")
     assert [row.split(", ")[1][:8] for row in stats["bad_rows"]] == ["line 26:", "line 8: "]
+    assert stats["counts"]["rows_skipped_as_bad"] == 2
 
 
 def test_leaks_above_the_share_stop_unless_allowed(tmp_path):
@@ -320,6 +321,100 @@ def test_a_dominant_user_is_a_warning_and_an_error_when_strict(tmp_path):
     with pytest.raises(DataError, match=r"user_talker has 16\.7%"):
         prepare(str(source), workspace=tmp_path / "s", settings=DataSettings(strict=True))
     assert load_prepared(tmp_path / "s") is None
+
+
+def test_tolerances_alone_change_no_identity(many):
+    prepared, source = many
+    lax = DataSettings(strict=True, skip_bad_rows=7, allow_leaks=True, max_leak_share=0.5)
+    assert lax.sha256() == DataSettings().sha256()
+    assert DataSettings(max_user_share=0.2).sha256() != DataSettings().sha256()
+    # Nothing here needs a tolerance, so these are the data, and nothing is done again.
+    again = prepare(str(source), workspace=prepared.workspace, settings=lax)
+    assert again.data_sha256 == prepared.data_sha256
+
+
+def test_rows_that_are_left_out_are_seen_in_the_datas_hash(tmp_path):
+    rows = rows_of("a") + rows_of("b")
+    whole = prepare(str(write_rows(tmp_path / "x.jsonl", rows)), workspace=tmp_path / "w")
+    rows[3]["messages"] = "none"
+    source = str(write_rows(tmp_path / "y.jsonl", rows))
+    found = [
+        prepare(source, workspace=tmp_path / f"y{n}", settings=DataSettings(skip_bad_rows=n))
+        for n in (1, 2)
+    ]
+    assert found[0].data_sha256 == found[1].data_sha256 != whole.data_sha256
+
+
+def test_data_that_are_there_are_held_against_the_tolerances_of_now(tmp_path):
+    rows = [row for n in range(20) for row in rows_of(str(n), exchanges=1)]
+    rows += rows_of("talker", exchanges=4)
+    # The talker's last session (test) repeats the first (train): 4 of 20 items, and no other.
+    rows[-1]["messages"] = rows[-5]["messages"]
+    source = write_rows(tmp_path / "x.jsonl", rows)
+    with source.open("a", encoding="utf-8") as file:
+        file.write("[]\n")
+    root = tmp_path / "w"
+    lax = DataSettings(skip_bad_rows=1, allow_leaks=True)
+    done = prepare(str(source), workspace=root, settings=lax)
+    before = texts(root)
+    for changes, words in (
+        ({"skip_bad_rows": 0}, "line 106: a JSON object was expected"),
+        ({"allow_leaks": False}, r"user_talker 4 of 20.*--set data\.allow_leaks=true"),
+        # 16 of 116 items are left of the talker's 20.
+        ({"strict": True}, r"user_talker has 13\.8% of all items.*not allowed with --strict"),
+    ):
+        with pytest.raises(DataError, match=words):
+            prepare(str(source), workspace=root, settings=lax.model_copy(update=changes))
+        assert texts(root) == before
+    assert load_prepared(root) == done
+    assert prepare(str(source), workspace=root, settings=lax) == done
+
+
+def test_chat_with_times_an_empty_day_and_stray_spaces(tmp_path):
+    """The shapes of a real chat log: dates, one session a day, a day without a word."""
+    days = range(10)
+    rows = [
+        {
+            "persona_id": name,
+            "session_id": day,
+            "timestamp": f"2023-05-{day + 1:02d}T00:00:00",
+            "messages": [
+                {"role": role, "text": f" {words} {name}  {day} "}
+                for role, words in (("user", "I went out today,"), ("assistant", "How nice,"))
+            ],
+        }
+        for name in ("Ann", "Ben Li")
+        for day in days
+    ]
+    rows[18]["messages"] = []
+    source = write_rows(tmp_path / "chat.jsonl", rows[::-1])
+    prepared = prepare(str(source), workspace=tmp_path / "w")
+    stats = read_json(tmp_path / "w/data/cleaned/cleaning_stats.json")
+    assert stats["raw"] == {"users": 2, "sessions": 20, "messages": 38}
+    assert stats["kept"] == {"users": 2, "sessions": 19, "messages": 38, "items": 19}
+    assert stats["counts"] == {
+        "items_repeating_earlier_splits": 0,
+        "sessions_empty": 1,
+        "texts_normalized": 38,
+        "users_ordered_by_timestamp": 2,
+    }
+    # Ann: 10 sessions are 6 train, 3 of them online, 2 val, 2 test; Ben: 9 are 5, 2, 2, 2.
+    splits = read_json(tmp_path / "w/data/splits/edgesplits.json")
+    assert splits == {
+        "user_Ann": {"train": [0, 1, 2], "online": [3, 4, 5], "val": [6, 7], "test": [8, 9]},
+        "user_Ben Li": {
+            "train": [10, 11, 12],
+            "online": [13, 14],
+            "val": [15, 16],
+            "test": [17, 18],
+        },
+    }
+    assert prepared.no_per_user_arm == {
+        "user_Ann": "online slice too small: 3 exchanges, at least 4 are needed",
+        "user_Ben Li": "online slice too small: 2 exchanges, at least 4 are needed",
+    }
+    lines = (tmp_path / "w/data/cleaned/dialogs_clean.jsonl").read_text().splitlines()
+    assert json.loads(lines[18])["timestamp"] == "2023-05-10T00:00:00"
 
 
 def test_messages_that_users_share_are_counted(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 
@@ -13,16 +14,17 @@ from data.clean import clean_user
 from data.items import items_sha256
 from data.reading import RawSession, RawUser
 from data.schema import (
+    SPLITS,
     DataError,
     Dialogue,
     Message,
     UserData,
+    arm_obstacle,
     items_of,
     online_examples,
 )
 from data.settings import DataSettings
 from data.split import (
-    arm_obstacle,
     choose_cold_start,
     exchanges_of,
     split_sizes,
@@ -30,6 +32,7 @@ from data.split import (
     validate_splits,
 )
 from data.style import style_of
+from data.tally import Tally
 from data.user import prepare_user
 
 DEFAULT = DataSettings()
@@ -197,6 +200,44 @@ def test_invariants_for_arbitrary_users(rows):
     validate_splits({"user_x": result.facts["splits"]})
     _check_leaks(user)
     _check_budgets(user)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(raw_users(), min_size=1, max_size=3), st.randoms(use_true_random=False))
+def test_every_dialogue_is_in_one_split_of_one_user_whatever_the_order_of_rows(people, random_):
+    tally, cleaned = tallied(people)
+    indices = [n for parts in tally.splits.values() for split in SPLITS for n in parts[split]]
+    assert indices == list(range(len(cleaned)))
+    for key, parts in tally.splits.items():
+        owner = {json.loads(cleaned[n])["persona_id"] for split in SPLITS for n in parts[split]}
+        assert owner == {tally.persona_ids[key]}
+        ends = [n for split in SPLITS for n in (parts[split][:1] + parts[split][-1:])]
+        assert ends == sorted(ends)
+        numbers = tuple(len(parts[split]) for split in SPLITS)
+        assert numbers == split_sizes(sum(numbers), settings=DEFAULT)
+        facts = tally.facts[key]
+        assert sum(facts["items"].values()) == tally.items[key]
+    validate_splits(tally.splits)
+    for rows in people:
+        random_.shuffle(rows)
+    again, same = tallied(people)
+    assert (again.splits, again.facts, same) == (tally.splits, tally.facts, cleaned)
+
+
+def tallied(people: list[list[RawSession]]) -> tuple[Tally, list[bytes]]:
+    """Users as the driver adds them up, and the lines of ``dialogs_clean.jsonl``."""
+    tally, cleaned = Tally(settings=DEFAULT), b""
+    for number, rows in enumerate(people):
+        result = prepare_user(RawUser(str(number), rows, []), settings=DEFAULT)
+        tally.add(
+            result.persona_id,
+            dict(result.facts),
+            place=(0, number) if result.user else None,
+            message_hashes=result.message_hashes,
+            message_times=result.message_times,
+        )
+        cleaned += result.cleaned
+    return tally, cleaned.splitlines()
 
 
 def _check_leaks(user: UserData) -> None:

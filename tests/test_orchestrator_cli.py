@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from data.settings import DataSettings
 from orchestrator.cli import main
-from orchestrator.exit_codes import ExitCode
+from orchestrator.exit_codes import ExitCode, InputError
+from orchestrator.study import Request
 from search_spaces.catalog import STUDIES
 
 
@@ -32,6 +34,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (("--set", "shared.lora_from=./none"), "shared.lora_from: none has no adapter_config"),
         (("--config", "none.yaml"), "none.yaml: cannot be read"),
         (("--seeds", "one"), "whole numbers with commas are wanted"),
+        (("--skip-bad-rows", "-1"), "data.skip_bad_rows input should be greater than or equal"),
+        (("--skip-bad-rows", "few"), "Invalid value for '--skip-bad-rows'"),
         (("--users", "0"), "data.users input should be greater than or equal to 1"),
         (("--set", "threads=4096"), "threads is 4096, but this machine has"),
         (("--local", "--address", "auto"), "--local and --address exclude each other"),
@@ -74,6 +78,26 @@ def test_a_folder_without_the_dataset_is_refused_before_anything_starts(
     assert code == ExitCode.BAD_INPUT
     assert "characters.jsonl" in err
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_tolerances_of_data_are_options_of_every_command_that_prepares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[DataSettings] = []
+
+    def keep(request: Request, **_: object) -> None:
+        asked.append(request.settings.data.prepare_settings())
+        raise InputError("far enough")
+
+    for place in ("study.run_study", "study.prepare_only", "outlook.look_ahead"):
+        monkeypatch.setattr(f"orchestrator.{place}", keep)
+    for command in (("run",), ("plan",), ("data", "prepare")):
+        words = (*command, "--workspace", str(tmp_path / "w"))
+        assert run(capsys, *words, "--strict", "--skip-bad-rows", "3")[0] == ExitCode.BAD_INPUT
+        assert run(capsys, *words, "--set", "data.strict=true")[0] == ExitCode.BAD_INPUT
+        told = [(settings.strict, settings.skip_bad_rows) for settings in asked[-2:]]
+        assert told == [(True, 3), (True, 0)]
+    assert len(asked) == 6
 
 
 def test_a_plan_shows_every_arm_and_writes_nothing(

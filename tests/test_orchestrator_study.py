@@ -146,6 +146,32 @@ def test_a_frozen_baseline_is_not_changed(
     assert "--fresh" in message
     assert main([*words, "--set", "data.signal=0.5"]) == ExitCode.BAD_INPUT
     assert "data.signal: 1.0, now 0.5" in capsys.readouterr().err
+    sampled = ("--set", "decoding.do_sample=true", "--set", "decoding.temperature=0.8")
+    assert main([*words, *sampled]) == ExitCode.BAD_INPUT
+    message = capsys.readouterr().err
+    assert "decoding.do_sample: false, now true" in message
+    assert "decoding.temperature: 0.7, now 0.8" in message
+    # What the data are checked for is no part of the baseline.
+    assert main([*words, "--strict", "--skip-bad-rows", "2"]) == ExitCode.DONE
+
+
+def test_a_frozen_list_of_items_is_not_changed(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    path = root / "configs" / "baseline_v1.0.json"
+    config = json.loads(path.read_text())
+    now = config["facts"]["items_sha256"]["test"]
+    config["facts"]["items_sha256"]["test"] = "0" * 64
+    path.write_text(json.dumps(config))
+    before = table_hashes(root)
+    assert main(["run", "--workspace", str(root), *STUDY, *SMALL]) == ExitCode.BAD_INPUT
+    message = capsys.readouterr().err
+    assert "baseline is frozen with other items, data or model" in message
+    assert f'items_sha256.test: "{"0" * 64}", now "{now}"' in message
+    assert "--workspace" in message
+    assert table_hashes(root) == before
 
 
 def test_plan_and_status_know_what_is_done(

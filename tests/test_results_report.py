@@ -139,6 +139,29 @@ def test_lifts_are_shown_by_kind_of_sessions_and_by_turn(study):
     assert [round(mean - means[1], 3) for mean in means] == [0.03, 0.0, 0.05, 0.01]
 
 
+def test_a_group_of_one_user_has_no_interval_and_says_why(tmp_path):
+    collected = fake_collected(users=5)
+    clusters = {f"user_{number:03d}": number for number in range(5)}
+    analysis = analyze(collected, seed=0, margin=0.01, resamples=100, clusters=clusters)
+    figures = draw_figures(tmp_path, collected, analysis, only=FEW)
+    write_report(tmp_path, collected, analysis, decide(analysis), figures, {})
+    told = (tmp_path / "REPORT.md").read_text()
+    assert re.search(
+        r"worst is cluster \d \(n = 1\) with [+−][\d.]+ \(no interval: one user\)\.", told
+    )
+    assert re.search(r"Cluster \d of 5 \(n = 1\): [+−][\d.]+ \(no interval: one user\)\.", told)
+    assert "n/a (n/a" not in told
+
+
+def test_order_of_time_and_who_is_left_out_are_told_as_given(tmp_path):
+    facts = {"time_order": "by timestamp for 9 users", "left_out": ["1 user left out: <b>x</b>"]}
+    markdown, page = reported(tmp_path, facts, users=4)
+    assert "Time order of a user's sessions: by timestamp for 9 users." in markdown
+    assert "1 user left out: &lt;b&gt;x&lt;/b&gt;." in page
+    nothing, _ = reported(tmp_path, users=4)
+    assert "Time order of a user's sessions: not recorded." in nothing
+
+
 def test_a_kind_without_items_has_no_column_and_one_without_users_says_so():
     collected = fake_collected(users=8)
     table = collected.table[collected.table["slice"] != "spontaneous"]

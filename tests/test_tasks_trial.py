@@ -214,6 +214,25 @@ def test_cluster_adapters_start_from_everybody_s_and_users_from_their_cluster_s(
     assert items["adapter_of"].tolist() == [cluster_of[user] for user in items["user_id"]]
 
 
+def test_users_that_the_data_say_have_too_few_sessions_get_no_adapter(  # type: ignore[no-untyped-def]
+    base, encoder, users, parents, tmp_path
+):
+    # Four sessions: one train, one online with the four exchanges of a slice, one val, one test.
+    few = synthetic_users(tmp_path, users=1, sessions=4)
+    short = replace(few[0], user_key="user_short")
+    assert sum(len(one.item_turns) for one in short.of_split("online")) >= 4
+    outcome = personalized(base, encoder, [*users, short], parents, "lora")
+    reasons = {slot.slot: slot.reason for slot in outcome.slots if slot.status == "skipped"}
+    told = "too few sessions: 2 train, 1 val, 1 test; at least 3, 1 and 1 are needed"
+    assert reasons == {"user_short": told}
+    assert "user_short" not in set(outcome.items["user_id"])
+    assert "user_short" not in outcome.adapters.slots
+    # The baseline still is scored.
+    cell = spec("baseline", [short], purpose="evaluate", grouping="none")
+    scored = run_cell(cell, users=[short], base=base, encoder=encoder).items
+    assert set(scored["user_id"]) == {"user_short"}
+
+
 def test_the_gate_asks_own_adapters_on_what_nothing_else_has_used(base, encoder, users, parents):  # type: ignore[no-untyped-def]
     own = personalized(base, encoder, users, parents, "lora").adapters
     first = users[0].user_key

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.work import synthetic_users
-from data.schema import UserData
+from data.schema import UserData, arm_obstacle
 from tasks.base_model import BaseModel, load_base
 from tasks.cell import CellOutcome, CellSpec, with_smaller_passes
 from tasks.config import DecodingConfig, LoraConfig, ModelConfig, TaskError, TrainingConfig
@@ -120,8 +120,8 @@ def test_users_without_enough_exchanges_are_skipped(base, encoder, tmp_path: Pat
     few = synthetic_users(tmp_path, users=2, sessions=3)
     outcome = tried(base, encoder, few)
     assert outcome.items is None
-    assert {(report.slot, report.status) for report in outcome.slots} == {
-        (user.user_key, "skipped") for user in few
+    assert {(report.slot, report.status, report.reason) for report in outcome.slots} == {
+        (user.user_key, "skipped", arm_obstacle(user.sessions)) for user in few
     }
 
 

@@ -1,0 +1,68 @@
+"""Who is left out is said in words, with names and reasons, and cut where there are many."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.manifest import Prepared
+from data.settings import DataSettings
+from orchestrator.left_out import left_out, time_order
+
+
+def prepared(folder: Path, *, few: dict[str, str], gone: dict[str, str]) -> Prepared:
+    return Prepared(
+        workspace=folder,
+        source="jsonl",
+        location="",
+        source_sha256={},
+        settings=DataSettings(),
+        data_sha256="",
+        items_sha256={},
+        users=tuple(f"user_{n}" for n in range(8)),
+        cold_start_users=(),
+        no_per_user_arm=few,
+        dropped_users=gone,
+        counts={},
+        warnings=(),
+        seconds={},
+        files={},
+    )
+
+
+def test_few_are_all_named_and_nobody_is_no_line(tmp_path: Path) -> None:
+    assert left_out(prepared(tmp_path, few={}, gone={})) == []
+    found = left_out(prepared(tmp_path, few={"user_1": "no slice"}, gone={"user_9": "no sessions"}))
+    assert found == [
+        "1 of 8 users get no adapter of their own, the baseline still is scored: user_1 (no slice)",
+        "1 user left out altogether: user_9 (no sessions)",
+    ]
+
+
+def test_many_are_cut_and_the_file_is_named(tmp_path: Path) -> None:
+    few = {f"user_{n}": "r" for n in range(5)}
+    found = left_out(prepared(tmp_path, few=few, gone=few))
+    named = "user_0 (r); user_1 (r); user_2 (r); 2 more are in data/splits/split_stats.json"
+    assert found[0].endswith(named)
+    assert found[1] == f"5 users left out altogether: {named}"
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({}, "by session id for 8 users"),
+        ({"users_ordered_by_timestamp": 8}, "by timestamp for 8 users"),
+        (
+            {"users_ordered_by_timestamp": 5, "users_in_file_order": 1},
+            "by timestamp for 5 users, by session id for 2 users, by order of the file for 1 user",
+        ),
+    ],
+)
+def test_the_order_of_time_is_told(tmp_path: Path, counts: dict[str, int], told: str) -> None:
+    folder = tmp_path / "data" / "cleaned"
+    folder.mkdir(parents=True)
+    stats = {"counts": counts, "kept": {"users": 8}}
+    (folder / "cleaning_stats.json").write_text(json.dumps(stats))
+    assert time_order(prepared(tmp_path, few={}, gone={})) == told
