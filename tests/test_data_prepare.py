@@ -295,6 +295,21 @@ def test_bad_rows_stop_by_default_and_are_counted_where_allowed(tmp_path):
     assert stats["counts"]["rows_skipped_as_bad"] == 2
 
 
+def test_a_line_that_one_of_three_files_lacks_is_a_bad_row(tmp_path):
+    from data.synthetic import write_synthetic
+
+    folder = write_synthetic(tmp_path / "raw", users=3, sessions=6)
+    routines = folder / "routines.jsonl"
+    routines.write_text("".join(routines.read_text().splitlines(keepends=True)[:2]))
+    with pytest.raises(DataError, match=r"routines\.jsonl, line 3: missing.*sessions\.jsonl 3"):
+        prepare(str(folder), workspace=tmp_path / "w")
+    settings = DataSettings(skip_bad_rows=1)
+    prepared = prepare(str(folder), workspace=tmp_path / "w", settings=settings)
+    assert prepared.users == ("user_0", "user_1")
+    stats = read_json(tmp_path / "w/data/cleaned/cleaning_stats.json")
+    assert stats["counts"]["rows_skipped_as_bad"] == 1
+
+
 def test_leaks_above_the_share_stop_unless_allowed(tmp_path):
     rows = rows_of("a") + rows_of("b")
     rows[4]["messages"] = rows[0]["messages"]

@@ -69,6 +69,19 @@ def test_bad_input_is_one_message_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_everything_wrong_in_a_file_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "study.yaml"
+    config.write_text("lora:\n  rnak: 3\npersonal:\n  lora:\n    early_stopping: no\nthreads: x\n")
+    code, _, err = run(capsys, "run", "--workspace", str(tmp_path / "w"), "--config", str(config))
+    assert code == ExitCode.BAD_INPUT
+    assert "study.yaml:2: unknown setting 'lora.rnak'; did you mean 'lora.rank'?" in err
+    assert "study.yaml:5: personal.lora.early_stopping: no is read as false or true" in err
+    assert "study.yaml:6: threads input should be a valid integer, not 'x'" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
 def test_a_folder_without_the_dataset_is_refused_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

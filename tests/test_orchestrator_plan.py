@@ -36,6 +36,13 @@ def plan(study: Study = PER_PERSONA, facts: Facts = FACTS, **changes: object) ->
     return make_plan(settings(**changes), study=study, facts=facts)
 
 
+def test_the_baseline_answers_validation_before_test_on_the_frozen_items() -> None:
+    cells = [cell for cell in plan().cells if cell.arm == "baseline"]
+    # Blocks of 12: 25 users are two, the last user joins the second.
+    assert [cell.spec.split for cell in cells] == ["val", "val", "test", "test"]
+    assert [cell.spec.items_sha256 for cell in cells] == ["v", "v", "t", "t"]
+
+
 @given(st.integers(0, 60), st.integers(2, 15))
 def test_blocks_keep_everybody_in_order_and_nobody_alone(users: int, size: int) -> None:
     keys = [f"user_{n}" for n in range(users)]

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from orchestrator.layers import SettingsError, resolve_settings
 from orchestrator.presets import PRESETS
 from orchestrator.settings import Settings, setting_names, settings_schema
+from orchestrator.workspace import baseline_config
 from search_spaces.catalog import STUDIES
 from search_spaces.space import BASELINE, Study
 
@@ -46,6 +47,25 @@ def test_the_preset_follows_the_model_and_yields_to_every_other_layer() -> None:
     assert resolve_settings(STUDY, options=[f"{name}=0.5"]).shared.lora.learning_rate == 0.5
     other = resolve_settings(STUDY, options=["model.name=some/model"])
     assert other.shared.lora.learning_rate == Settings().shared.lora.learning_rate == 3e-4
+
+
+def test_evaluation_is_the_recipes_and_sampling_an_option_frozen_with_the_baseline() -> None:
+    usual = baseline_config(resolve_settings(STUDY))
+    decoding = usual["decoding"]
+    assert (decoding["max_new_tokens"], decoding["max_total_tokens"]) == (256, 1024)
+    assert (decoding["do_sample"], decoding["temperature"], decoding["top_p"]) == (False, 0.7, 0.9)
+    system = "You are a helpful assistant. Respond to the user's query."
+    assert usual["prompt"]["system"] == system
+    sampled = baseline_config(resolve_settings(STUDY, options=["decoding.do_sample=true"]))
+    assert sampled["decoding"] == decoding | {"do_sample": True}
+
+
+def test_what_data_are_checked_for_is_no_part_of_the_baseline() -> None:
+    lax = ["data.strict=true", "data.skip_bad_rows=3", "data.allow_leaks=true"]
+    usual = baseline_config(resolve_settings(STUDY))
+    assert baseline_config(resolve_settings(STUDY, options=lax)) == usual
+    changed = baseline_config(resolve_settings(STUDY, options=["data.max_user_share=0.2"]))
+    assert changed != usual
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tasks.adapters.lora import LoraBank
 from tasks.adapters.prefix import PrefixBank
 from tasks.base_model import BaseModel
 from tasks.config import DecodingConfig, LoraConfig, PrefixConfig
-from tasks.decoding import DecodingJob, generate, reference_nlls
+from tasks.decoding import DecodingJob, _nucleus, generate, reference_nlls
 from tasks.layout import Layout
 from tasks.prompt import end_of_turn_id, render_session
 from tasks.runtime import Pass, Runtime
@@ -176,6 +176,22 @@ def test_likelihoods_alone_equal_those_found_beside_the_replies(make) -> None:  
         expected = reply.reference_nll / reply.reference_tokens
         assert alone[name] == pytest.approx(expected, abs=1e-9)
     assert reference_nlls(Runtime.of(base.model), bank, [], config=config, pad_token_id=0) == {}
+
+
+def test_the_nucleus_is_the_fewest_likeliest_tokens_that_reach_top_p() -> None:
+    # At temperature .5 shares of .5, .3, .2 become .25, .09, .04 of .38: .658, .237, .105.
+    logits = torch.tensor([[0.3, 0.5, 0.2]], dtype=torch.float64).log()
+    for top_p, uniform, token in (
+        (0.6, 0.999, 1),  # .658 is enough: the likeliest alone.
+        (0.7, 0.734, 1),  # Two of them: .658 / .895 = .735 is where the second begins.
+        (0.7, 0.736, 0),
+        (0.7, 0.999, 0),
+        (1.0, 0.894, 0),  # All three: the third begins at .895.
+        (1.0, 0.896, 2),
+    ):
+        config = DecodingConfig(do_sample=True, temperature=0.5, top_p=top_p)
+        drawn = _nucleus(logits, torch.tensor([uniform], dtype=torch.float64), config)
+        assert drawn.tolist() == [token], (top_p, uniform)
 
 
 def test_sampling_depends_on_item_and_seed_alone() -> None:
