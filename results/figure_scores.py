@@ -189,7 +189,7 @@ def slices(analysis: Analysis) -> Canvas | None:
         axis.grid(axis="x")
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     title = analysis.metrics[analysis.primary_metric].title
-    canvas.supxlabel(f"mean lift over the baseline in {title}")
+    canvas.supxlabel(f"mean lift over the baseline in {title}", fontsize="medium")
     return canvas
 
 
