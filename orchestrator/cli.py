@@ -408,6 +408,56 @@ def report(study: StudyName = "per_persona", workspace: Place = Path()) -> int:
 
 
 @app.command()
+def compare(
+    baseline: Annotated[Path, typer.Option("--baseline", help="CSV file, one row per user.")],
+    arm: Annotated[Path, typer.Option("--arm", help="CSV file with the same columns.")],
+    id_column: Annotated[str, typer.Option("--id", help="Column that names the user.")],
+    metrics: Annotated[
+        list[str], typer.Option("--metrics", help="Columns to compare, the primary one first.")
+    ],
+    into: Annotated[Path, typer.Option("--out", help="Folder for tables, report and figures.")],
+    more_metrics: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    lower_is_better: Annotated[
+        list[str] | None, typer.Option(help="A metric of which less is better; may be repeated.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The arm's name; else the file's.")] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, help="Equivalence margin of the first metric; 0: none.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of resamples and permutations.")] = 0,
+    resamples: Annotated[int, typer.Option(min=100, help="Of users, for the intervals.")] = 10_000,
+) -> int:
+    """Compare two per-user score tables made anywhere: paired statistics and figures.
+
+    Example: python -m orchestrator compare --baseline base.csv --arm lora.csv --id user
+             --metrics rouge_l nll --lower-is-better nll --out comparison
+
+    \b
+    A table has a header and a row per user; an empty cell is a user without a score:
+    user,rouge_l,nll
+    ann,0.41,1.93
+    """
+    from orchestrator.comparing import comparison_table
+    from results.two_tables import TwoTables, compare_tables, left_out_lines, write_comparison
+
+    request = TwoTables(
+        baseline=baseline, arm=arm, id_column=id_column, metrics=[*metrics, *(more_metrics or ())],
+        lower_is_better=lower_is_better or (), name=name, margin=margin or float("nan"), seed=seed,
+        resamples=resamples,
+    )  # fmt: skip
+    if into.exists() and not into.is_dir():
+        raise InputError(f"--out {into} is a file; a folder is needed")
+    compared = compare_tables(request)
+    command = shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
+    write_comparison(request, compared, into, command=command)
+    out.print(comparison_table(compared.analysis))
+    for line in left_out_lines(request, compared):
+        out.print(line, markup=False, highlight=False)
+    out.print(f"Report: {into / 'comparison.md'}", markup=False, highlight=False, soft_wrap=True)
+    return ExitCode.DONE
+
+
+@app.command()
 def export(
     into: Annotated[Path, typer.Option("--into", help="Folder for the PEFT folders.")],
     study: StudyName = "per_persona",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,6 +97,7 @@ class Analysis:
     resamples: int
     n_seeds: int
     split: str
+    main_metrics: tuple[str, ...] = ()
 
     def row(self, contrast: str, metric: str | None = None) -> pd.Series[Any] | None:
         """The comparison of one contrast (on the primary metric unless named), None if absent."""
@@ -111,7 +113,9 @@ class Analysis:
         return self.lifts.loc[chosen, ["user_id", "lift", "noise_band"]].reset_index(drop=True)
 
     def headline(self) -> list[str]:
-        """Metrics of the main tables: the known ones first in line, at least the primary one."""
+        """Metrics of the main tables: those named, else the known ones, else the first few."""
+        if self.main_metrics:
+            return list(self.main_metrics)
         known = [name for name in HEADLINE if name in self.metrics]
         return known or sorted(self.metrics)[:8]
 
@@ -124,6 +128,9 @@ def analyze(
     resamples: int,
     primary_metric: str = PRIMARY_METRIC,
     clusters: Mapping[str, int] | None = None,
+    contrasts: Sequence[Contrast] | None = None,
+    primary: Collection[tuple[str, str]] | None = None,
+    main_metrics: Sequence[str] = (),
 ) -> Analysis:
     """Every contrast on every metric, with families, adjustments, macro scores and lifts.
 
@@ -131,10 +138,14 @@ def analyze(
         collected: The collector's tables.
         seed: Seed of resamples and sign flips; the same seed gives the same numbers.
         margin: No-harm margin of the primary metric, in its unit; other metrics have none
-            declared, so their TOST is left out.
+            declared, so their TOST is left out. NaN: no metric has.
         resamples: Number of resamples of users and of sign flips.
         primary_metric: The one declared before results.
         clusters: Cluster of each user, for the lift per cluster.
+        contrasts: What is compared; those that the arms' names declare unless given.
+        primary: (contrast, metric) pairs of the primary family; the primary contrasts on the
+            primary metric unless given.
+        main_metrics: Those of the main tables, where they are not the known ones.
 
     Raises:
         RecordError: There are no scores at all, or two values for one arm, seed, user and metric.
@@ -155,17 +166,18 @@ def analyze(
             f"{', '.join(sorted(collected.metrics))} is allowed."
         )
     arms = tuple(sorted(scores, key=arm_order))
-    contrasts = tuple(declared_contrasts(arms))
+    contrasts = tuple(declared_contrasts(arms) if contrasts is None else contrasts)
     metrics = dict(collected.metrics)
     pairs = [
         pair_up(scores, contrast, metric, higher_is_better=info.higher_is_better)
         for metric, info in metrics.items()
         for contrast in contrasts
     ]
-    declared = {(contrast.name, primary_metric) for contrast in contrasts if contrast.primary}
+    if primary is None:
+        primary = [(contrast.name, primary_metric) for contrast in contrasts if contrast.primary]
     rows = adjust(
         _compared(pairs, margin=margin, primary_metric=primary_metric, seed=seed, n=resamples),
-        primary=declared,
+        primary=primary,
     )
     lifts = lifts_table(pairs, primary_metric=primary_metric)
     primary_pairs = [pair for pair in pairs if pair.metric == primary_metric]
@@ -207,6 +219,7 @@ def analyze(
             default=0,
         ),
         split=split,
+        main_metrics=tuple(main_metrics),
     )
 
 
@@ -229,12 +242,14 @@ def _compared(
         )
         rows |= dict(zip(places, found, strict=True))
     return [
-        _finished(rows[place], pair, is_primary=pair.metric == primary_metric)
+        _finished(
+            rows[place], pair, has_margin=pair.metric == primary_metric and math.isfinite(margin)
+        )
         for place, pair in enumerate(pairs)
     ]
 
 
-def _finished(row: Comparison, pair: Paired, *, is_primary: bool) -> Comparison:
+def _finished(row: Comparison, pair: Paired, *, has_margin: bool) -> Comparison:
     """The row with its metric, Cliff's delta over pairs of users, band, and named absences."""
     row = replace(row, metric=pair.metric)
     if len(pair.users):
@@ -242,7 +257,7 @@ def _finished(row: Comparison, pair: Paired, *, is_primary: bool) -> Comparison:
         row = replace(row, cliffs_delta=cliffs_delta(*pair.sides), note=note)
     if pair.band is not None:
         row = _outside_band(row, pair.lifts, pair.band)
-    if not is_primary:
+    if not has_margin:
         row = noted(replace(row, p_tost=NAN), "TOST: no margin declared for this metric")
     if pair.lost and not len(pair.users):
         absent = ", ".join(sorted({arm for _, arm in pair.lost}))

@@ -136,7 +136,8 @@ def forest(analysis: Analysis) -> Canvas | None:
     if not found:
         return None
     canvas, (axis,) = panels(1, columns=1, width=9.2, height=1.1 + 0.34 * len(found))
-    axis.axvspan(-analysis.margin, analysis.margin, color=LINE, alpha=0.6, linewidth=0)
+    if math.isfinite(analysis.margin):
+        axis.axvspan(-analysis.margin, analysis.margin, color=LINE, alpha=0.6, linewidth=0)
     zero_line(axis)
     for place, (contrast, row) in enumerate(found):
         if row["n_users"]:

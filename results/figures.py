@@ -5,7 +5,7 @@ Plotting never computes: every number comes from the analysis. Figures without d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -254,27 +254,41 @@ def draw_figures(
         for name, drawing in FIGURES.items():
             if only is not None and name not in only:
                 continue
-            canvas = drawing.draw(analysis, collected)
-            if canvas is None:
-                continue
-            found.append(
-                Figure(
-                    name=name,
-                    title=drawing.title,
-                    paths=_write(canvas, root, drawing.folders, name),
-                    caption=_caption(drawing, analysis, command=command),
-                    alt=f"{drawing.title}. {drawing.text}",
-                )
+            folders = [root / folder for folder in drawing.folders]
+            figure = drawn(
+                drawing, analysis, collected, name=name, folders=folders, command=command
             )
+            found += [figure] if figure is not None else []
     return found
 
 
-def _write(canvas: Canvas, root: Path, folders: tuple[str, ...], name: str) -> tuple[Path, ...]:
+def drawn(
+    drawing: Drawing,
+    analysis: Analysis,
+    collected: CollectedTables,
+    *,
+    name: str,
+    folders: Sequence[Path],
+    command: str,
+) -> Figure | None:
+    """One figure, saved under a name into each of the folders; None where it has no data."""
+    canvas = drawing.draw(analysis, collected)
+    if canvas is None:
+        return None
+    return Figure(
+        name=name,
+        title=drawing.title,
+        paths=_write(canvas, folders, name),
+        caption=_caption(drawing, analysis, command=command),
+        alt=f"{drawing.title}. {drawing.text}",
+    )
+
+
+def _write(canvas: Canvas, folders: Sequence[Path], name: str) -> tuple[Path, ...]:
     """Save into the first folder and copy to the others."""
-    paths = list(save(canvas, root / folders[0], name))
+    paths = list(save(canvas, folders[0], name))
     for folder in folders[1:]:
-        copies = [write_atomic(root / folder / path.name, path.read_bytes()) for path in paths[:2]]
-        paths += copies
+        paths += [write_atomic(folder / path.name, path.read_bytes()) for path in paths[:2]]
     return tuple(paths)
 
 

@@ -57,6 +57,16 @@ def resample_counts(n_users: int, *, rng: np.random.Generator, resamples: int) -
         yield counts.reshape(rows, n_users).astype(np.float64)
 
 
+def column_means(table: Floats) -> Floats:
+    """Means of columns, never outside their values: ``[n, k]`` to ``[k]``, NaN without rows.
+
+    The mean of three times 0.1 would be 0.10000000000000002.
+    """
+    if not len(table):
+        return np.full(table.shape[1], np.nan)
+    return np.asarray(np.clip(table.mean(axis=0), table.min(axis=0), table.max(axis=0)))
+
+
 def bootstrap_means(
     lifts: ArrayLike, *, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Floats:
@@ -64,7 +74,7 @@ def bootstrap_means(
     table = as_columns(lifts)
     n_users = table.shape[0]
     # Centered, so that all-equal columns stay equal to the last bit.
-    center = table.mean(axis=0)
+    center = column_means(table)
     chunks = resample_counts(n_users, rng=rng, resamples=resamples)
     sums = np.concatenate([counts @ (table - center) for counts in chunks])
     return np.asarray(sums / n_users + center)

@@ -9,6 +9,7 @@ the generator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -60,6 +61,7 @@ from results.resampling import (
     as_columns,
     bca_from_sorted,
     bootstrap_means,
+    column_means,
     sorted_quantiles,
 )
 from results.user_scores import (
@@ -154,6 +156,7 @@ def paired_statistics(
     share_helped, share_hurt = (wilson_interval(count, len(table)) for count in (helped, hurt))
     t, p_t = paired_t(table)
     found = _intervals(table, rng=rng, resamples=resamples)
+    none = np.full(table.shape[1], np.nan)
     return found | {
         "t": t,
         "p_t": p_t,
@@ -166,7 +169,7 @@ def paired_statistics(
         "dz": cohens_dz(table),
         "cliffs_delta": cliffs_delta_within(table),
         "prob_improvement": prob_improvement(table),
-        "p_tost": tost(table, margin=margin),
+        "p_tost": none if math.isnan(margin) else tost(table, margin=margin),
         "mde80": minimal_detectable_effect(table),
         "share_helped_low": share_helped[0],
         "share_helped_high": share_helped[1],
@@ -178,7 +181,7 @@ def paired_statistics(
 def _intervals(table: Floats, *, rng: np.random.Generator, resamples: int) -> dict[str, Floats]:
     """Mean lift with its percentile and BCa intervals; no interval below two users."""
     none = np.full(table.shape[1], np.nan)
-    found = {"mean_lift": table.mean(axis=0) if len(table) else none}
+    found = {"mean_lift": column_means(table)}
     if len(table) < 2:
         return found | dict.fromkeys(("ci_low", "ci_high", "bca_low", "bca_high"), none)
     ordered = np.sort(bootstrap_means(table, rng=rng, resamples=resamples), axis=0)
@@ -209,7 +212,7 @@ def compare_many(
         metric: Name of the metric.
         lifts: ``[n, k]``, positive is better. NaN marks a user without a score: then each column
             is compared by itself over the users it has, and its note says how many are left out.
-        margin: Equivalence margin of TOST, in the metric's unit.
+        margin: Equivalence margin of TOST, in the metric's unit; NaN: no TOST.
         noise_band: One width, ``[n]`` widths, or ``None`` with one seed (signs are counted).
         rng: Source of the resamples and sign flips.
         resamples: Number of both.

@@ -92,6 +92,11 @@ def p_text(p: float, *, name: str = "p") -> str:
     return f"{name} < 0.001" if p < 0.001 else f"{name} = {p:.3f}"
 
 
+def p_number(p: float) -> str:
+    """«0.013», «< 0.001» or «n/a»: a p under its own header."""
+    return p_text(p).removeprefix("p ").removeprefix("= ")
+
+
 def share(value: float) -> str:
     """A share as a percentage without decimals; «n/a» where there is none."""
     return f"{100 * value:.0f} %" if math.isfinite(value) else "n/a"
@@ -124,13 +129,14 @@ def verdict(row: Row) -> Verdict:
     return "within margin" if float(row["p_tost"]) < ALPHA else "no evidence"
 
 
-def finding(row: Row, *, metric: str, margin: float) -> str:
+def finding(row: Row, *, metric: str, margin: float, name: str | None = None) -> str:
     """One sentence on one contrast, in words that its statistics support.
 
-    ``metric`` is what the lift is measured in, «ROUGE-L» or «words of verbosity error».
+    ``metric`` is what the lift is measured in, «ROUGE-L» or «words of verbosity error»; ``name``
+    is what the sentence is about, the contrast unless given.
     """
     said = verdict(row)
-    name = contrast_title(str(row["contrast"]))
+    name = name or contrast_title(str(row["contrast"]))
     if said == "n/a":
         mean = float(row["mean_lift"])
         measured = f"; measured mean {number(mean, signed=True)}" if math.isfinite(mean) else ""
