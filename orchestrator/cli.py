@@ -607,6 +607,7 @@ def data_prepare(
      "messages": [{"role": "user", "text": "Good morning"},
                   {"role": "assistant", "text": "Good morning, Ann"}]}
     """
+    from orchestrator.left_out import prepared_summary
     from orchestrator.signals import StopSignal
     from orchestrator.study import prepare_only
     from orchestrator.sweeping import Screen
@@ -618,11 +619,8 @@ def data_prepare(
     screen = Screen(say=_say, watch=_watch)
     with StopSignal().installed() as stop:
         prepared = prepare_only(request, screen=screen, stop=stop)
-    out.print(
-        f"{len(prepared.users)} users, {len(prepared.cold_start_users)} held out as cold start, "
-        f"{len(prepared.dropped_users)} dropped; data {prepared.data_sha256[:12]}",
-        highlight=False,
-    )
+    for line in prepared_summary(prepared):
+        _say(line)
     return ExitCode.DONE
 
 

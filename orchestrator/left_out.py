@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from data.manifest import CLEANED, Prepared
 from results.wording import plural
 
 SHOWN = 3
 DETAILS = "data/splits/split_stats.json"
+
+
+def prepared_summary(prepared: Prepared) -> list[str]:
+    """What ``data prepare`` says at its end: users by their part, who has an own adapter, hash.
+
+    Users with too few sessions for an adapter are ``left_out``'s to name.
+    """
+    warm, cold = len(prepared.users), prepared.cold_start_users
+    able = len(prepared.per_user_arm_users)
+    whom = f" ({_few(cold)})" if cold else ""
+    return [
+        f"{plural(warm + len(cold), 'user')} prepared: {warm} to study, {len(cold)} held out as "
+        f"cold start{whom}",
+        f"{'All' if able == warm else f'{able} of'} {warm} have enough sessions for an adapter of "
+        "their own",
+        f"Counts: {CLEANED}/cleaning_stats.json, {DETAILS}; data {prepared.data_sha256[:12]}",
+    ]
 
 
 def left_out(prepared: Prepared) -> list[str]:
@@ -24,6 +41,11 @@ def left_out(prepared: Prepared) -> list[str]:
     if gone := prepared.dropped_users:
         lines.append(f"{plural(len(gone), 'user')} left out altogether: {_named(gone)}")
     return lines
+
+
+def _few(users: Sequence[str]) -> str:
+    more = len(users) - SHOWN
+    return ", ".join(users[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _named(reasons: Mapping[str, str]) -> str:

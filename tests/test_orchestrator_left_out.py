@@ -9,20 +9,22 @@ import pytest
 
 from data.manifest import Prepared
 from data.settings import DataSettings
-from orchestrator.left_out import left_out, time_order
+from orchestrator.left_out import left_out, prepared_summary, time_order
 
 
-def prepared(folder: Path, *, few: dict[str, str], gone: dict[str, str]) -> Prepared:
+def prepared(
+    folder: Path, *, few: dict[str, str], gone: dict[str, str], cold: tuple[str, ...] = ()
+) -> Prepared:
     return Prepared(
         workspace=folder,
         source="jsonl",
         location="",
         source_sha256={},
         settings=DataSettings(),
-        data_sha256="",
+        data_sha256="0123456789abcdef",
         items_sha256={},
         users=tuple(f"user_{n}" for n in range(8)),
-        cold_start_users=(),
+        cold_start_users=cold,
         no_per_user_arm=few,
         dropped_users=gone,
         counts={},
@@ -39,6 +41,23 @@ def test_few_are_all_named_and_nobody_is_no_line(tmp_path: Path) -> None:
         "1 of 8 users get no adapter of their own, the baseline still is scored: user_1 (no slice)",
         "1 user left out altogether: user_9 (no sessions)",
     ]
+
+
+def test_the_summary_counts_users_once_and_names_those_held_out(tmp_path: Path) -> None:
+    counts = "Counts: data/cleaned/cleaning_stats.json, data/splits/split_stats.json; data "
+    cold = tuple(f"user_{n}" for n in range(20, 25))
+    assert prepared_summary(prepared(tmp_path, few={}, gone={}, cold=cold[:1])) == [
+        "9 users prepared: 8 to study, 1 held out as cold start (user_20)",
+        "All 8 have enough sessions for an adapter of their own",
+        counts + "0123456789ab",
+    ]
+    few = {"user_1": "no slice"}
+    first, second, _ = prepared_summary(prepared(tmp_path, few=few, gone={}, cold=cold))
+    assert first == (
+        "13 users prepared: 8 to study, 5 held out as cold start "
+        "(user_20, user_21, user_22 and 2 more)"
+    )
+    assert second == "7 of 8 have enough sessions for an adapter of their own"
 
 
 def test_many_are_cut_and_the_file_is_named(tmp_path: Path) -> None:
