@@ -296,18 +296,22 @@ def summary_table(rows: Sequence[Any]) -> Table:
     """Arms × macro ROUGE-L, lift with interval, users helped and hurt; 80 columns are enough."""
     counts = {row.users for row in rows}
     users = f", n = {counts.pop()} users" if len(counts) == 1 else ""
-    title = f"Macro ROUGE-L on test items, lift over the baseline{users}"
+    compared = any(row.lift is not None for row in rows)
+    lift = ", lift over the baseline" if compared else ""
+    title = f"Macro ROUGE-L on test items{lift}{users}"
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
     table.add_column("arm", overflow="fold", min_width=20)
-    widths = {"ROUGE-L": 7, "lift": 6, "95 % interval": 15, "helped": 6, "hurt": 4}
+    widths = {"ROUGE-L": 7}
+    if compared:
+        widths |= {"lift": 6, "95 % interval": 15, "helped": 6, "hurt": 4}
     if not users:
         widths["users"] = 5
     for name, width in widths.items():
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
     for row in rows:
-        cells = _summary_cells(row)
+        cells = _summary_cells(row)[: 5 if compared else 1]
         table.add_row(row.arm, *(cells if users else [*cells, str(row.users)]))
     return table
 

@@ -113,11 +113,23 @@ class Analysis:
         return self.lifts.loc[chosen, ["user_id", "lift", "noise_band"]].reset_index(drop=True)
 
     def headline(self) -> list[str]:
-        """Metrics of the main tables: those named, else the known ones, else the first few."""
+        """Metrics of the main tables: those named, else the known ones, else the first few.
+
+        Of the known ones, those for which some arm has a number.
+        """
         if self.main_metrics:
             return list(self.main_metrics)
-        known = [name for name in HEADLINE if name in self.metrics]
+        unscored = self.unscored()
+        known = [name for name in HEADLINE if name in self.metrics and name not in unscored]
         return known or sorted(self.metrics)[:8]
+
+    def unscored(self) -> list[str]:
+        """Known metrics of the records for which no arm has a number: nothing was there to score.
+
+        Actions are an example, where no reply of the data states any.
+        """
+        scored = set(self.macro.loc[self.macro["mean"].notna(), "metric"])
+        return [name for name in HEADLINE if name in self.metrics and name not in scored]
 
 
 def analyze(

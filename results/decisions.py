@@ -395,7 +395,12 @@ def recommendation(decisions: list[Decision]) -> list[str]:
             f"{', '.join(positive)}: a mean gain, but it is not shown that few users are hurt. "
             "Deploy behind a no-harm gate on validation, or measure more users and seeds."
         )
-    if not advice:
+    if all(decision.rule == "persona prediction" for decision in decisions):
+        advice.append(
+            "No adapter was trained in this study, so there is none to recommend. To train both "
+            "kinds: `python -m orchestrator run --study per_persona`."
+        )
+    elif not advice:
         advice.append(
             "No rule recommends an adapter: keep the baseline, or gather more users, items or "
             "seeds. The rules below say which number is short."

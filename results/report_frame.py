@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from results.analysis import Analysis
@@ -131,7 +131,7 @@ def _evaluation(analysis: Analysis, facts: Facts) -> tuple[str, ...]:
     return (
         f"Every arm answers the same {analysis.split} items (list hash "
         f"{_short(facts.get('items_sha256'))}) with the same prompt and decoding"
-        + (f" ({_one_line(decoding)})." if decoding else "; decoding: not recorded."),
+        + (f" ({_decoding(decoding)})." if decoding else "; decoding: not recorded."),
         f"Model: {facts.get('model', UNKNOWN)}, revision "
         f"{facts.get('model_revision', UNKNOWN)}. Prompt: {facts.get('prompt', UNKNOWN)}",
         *_few_shot(analysis, facts),
@@ -139,7 +139,14 @@ def _evaluation(analysis: Analysis, facts: Facts) -> tuple[str, ...]:
         f"Metrics: {', '.join(title_of(analysis, m) for m in analysis.headline())}. A user's "
         "score is the mean over the user's items; items with nothing to score are left out and "
         "counted.",
+        *_unscored(analysis),
     )
+
+
+def _unscored(analysis: Analysis) -> tuple[str, ...]:
+    """Metrics for which these data hold nothing to score."""
+    names = ", ".join(title_of(analysis, metric) for metric in analysis.unscored())
+    return (f"Nothing to score in these data: {names}.",) if names else ()
 
 
 def _few_shot(analysis: Analysis, facts: Facts) -> tuple[str, ...]:
@@ -321,6 +328,13 @@ def checkpoints_section(found: Sequence[Checkpoint]) -> Section:
 
 def _short(digest: str | None) -> str:
     return digest[:12] if digest else UNKNOWN
+
+
+def _decoding(config: Mapping[str, Any]) -> str:
+    """Greedy decoding is told without the settings of sampling, which it does not read."""
+    unread = () if config.get("do_sample", True) else ("do_sample", "temperature", "top_p")
+    told = _one_line({name: entry for name, entry in config.items() if name not in unread})
+    return f"greedy, {told}" if unread else told
 
 
 def _one_line(config: Any) -> str:

@@ -97,11 +97,15 @@ def results_section(
         Heading(text="Cold start against warm start"),
         *_cold_warm(analysis, facts, figures),
         *_ablations(facts),
-        Heading(text="Replies before and after"),
-        *shown(figures, "before_after"),
-        *users,
+        *_replies(figures, users),
     ]
     return Section(key="results", title="Results", blocks=tuple(blocks))
+
+
+def _replies(figures: Mapping[str, Figure], users: Sequence[Block]) -> list[Block]:
+    """Replies side by side, where the report shows some."""
+    blocks = [*shown(figures, "before_after"), *users]
+    return [Heading(text="Replies before and after"), *blocks] if blocks else []
 
 
 def _given(facts: Facts, key: str, otherwise: Block) -> list[Block]:
@@ -138,15 +142,16 @@ def _personal(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]:
 
 def _macro(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]:
     contrasts = [c for c in analysis.contrasts if c.question != "personal"]
+    compared = [contrast_table(analysis, contrasts, caption="All other contrasts")]
+    shared = any(map(is_all_persona, analysis.arms))
     return [
         Heading(text="All arms against the baseline"),
         macro_table(analysis, analysis.arms),
-        *([] if any(map(is_all_persona, analysis.arms)) else [not_run("No all-persona arm",
-                                                                      "global")]),
+        *([] if shared else [not_run("An all-persona arm", "global")]),
         *shown(figures, "macro_metrics", "metric_by_metric"),
-        contrast_table(analysis, contrasts, caption="All other contrasts"),
+        *(compared if contrasts else []),
         *shown(figures, "forest"),
-    ]  # fmt: skip
+    ]
 
 
 def _distribution(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]:

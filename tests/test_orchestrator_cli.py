@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from data.settings import DataSettings
-from orchestrator.cli import main
+from orchestrator.cli import main, summary_table
 from orchestrator.exit_codes import ExitCode, InputError
+from orchestrator.finish import ArmRow
 from orchestrator.study import Request
 from search_spaces.catalog import STUDIES
 
@@ -186,3 +187,16 @@ def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "config-schema")
     assert code == ExitCode.DONE
     assert "personal" in json.loads(out)["properties"]
+
+
+def test_the_closing_table_compares_only_where_there_is_something_to_compare() -> None:
+    alone = ArmRow("baseline", 0.1, None, None, None, None, None, 14)
+    helped = ArmRow("lora_all", 0.2, 0.1, 0.05, 0.15, 9, 5, 14)
+    table = summary_table([alone])
+    assert table.title == "Macro ROUGE-L on test items, n = 14 users"
+    assert [column.header for column in table.columns] == ["arm", "ROUGE-L"]
+    table = summary_table([alone, helped])
+    assert table.title == "Macro ROUGE-L on test items, lift over the baseline, n = 14 users"
+    assert [list(column.cells)[1] for column in table.columns] == [
+        *("lora_all", "0.200", "+0.100", "+0.050 … +0.150", "9", "5")
+    ]

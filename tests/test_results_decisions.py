@@ -99,7 +99,12 @@ def test_persona_prediction(analysis, low, high, word):
 
 
 def test_there_is_always_advice(analysis):
-    assert "keep the baseline" in recommendation([])[0]
+    (weak,) = recommendation([one for one in decide(analysis) if one.rule == "no harm"][:1])
+    assert "keep the baseline" in weak
+    untrained = [one for one in decide(analysis) if one.rule == "persona prediction"]
+    for decisions in ([], untrained):
+        (none,) = recommendation(decisions)
+        assert none.startswith("No adapter was trained in this study")
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,42 @@ def test_poor_studies_get_a_report_with_reasons(tmp_path, changes, reason):
         assert "no difference" not in markdown.replace("«no difference»", "")
 
 
+def test_a_study_without_adapters_shows_no_empty_sections(tmp_path):
+    markdown, page = reported(tmp_path, users=3, arms={"baseline": 0.0})
+    assert "An all-persona arm was not part of this study." in markdown
+    assert "No adapter was trained in this study" in markdown
+    for text in (markdown, page):
+        assert "All other contrasts" not in text
+        assert "rules below say" not in text
+    assert "Replies before and after" not in markdown
+
+
+def test_metrics_without_any_number_are_named_and_get_no_column(tmp_path):
+    collected = fake_collected(users=3)
+    empty = collected.table["metric"] == "embedding_similarity"
+    collected.table.loc[empty, "value"] = float("nan")
+    markdown, _ = report_of(tmp_path, collected, only=frozenset({"macro_metrics"}))
+    assert "- Nothing to score in these data: Embedding similarity." in markdown
+    assert "Embedding similarity ↑" not in markdown
+    assert "ROUGE-L ↑" in markdown
+    whole, _ = reported(tmp_path / "b", users=3)
+    assert "Nothing to score" not in whole
+    assert "Embedding similarity ↑" in whole
+
+
+@pytest.mark.parametrize(
+    ("sampled", "told"),
+    [
+        (False, "decoding (greedy, max_new_tokens 8)."),
+        (True, "decoding (do_sample True, temperature 0.7, top_p 0.9, max_new_tokens 8)."),
+    ],
+)
+def test_greedy_decoding_is_told_without_the_settings_of_sampling(tmp_path, sampled, told):
+    decoding = {"do_sample": sampled, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 8}
+    markdown, _ = reported(tmp_path, {"decoding": decoding}, only=frozenset(), users=3)
+    assert told in markdown
+
+
 def test_missing_users_are_named(tmp_path):
     collected = fake_collected(users=5)
     gone = (collected.table["arm"] == "lora_per_user") & (collected.table["user_id"] == "user_002")
