@@ -281,6 +281,8 @@ def _show_outcome(outcome: Any, root: Path) -> None:
 
     if outcome.summary.rows:
         out.print(summary_table(outcome.summary.rows))
+    for line in outcome.summary.findings:
+        _say(f"Persona prediction. {line}")
     ran = f"{outcome.ran} cells run, {outcome.reused} found done"
     out.print(f"{ran}; {duration(outcome.seconds)}", highlight=False)
     for line in outcome.failures[:10]:

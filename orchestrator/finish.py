@@ -56,6 +56,8 @@ class Summary:
     key: str
     rows: tuple[ArmRow, ...]
     report: str
+    findings: tuple[str, ...] = ()
+    """Sentences on persona prediction, where the study has it."""
 
 
 def finished_key(
@@ -79,10 +81,11 @@ def known_summary(workspace: Workspace, key: str) -> Summary | None:
     try:
         values = json.loads((workspace.root / SUMMARY_FILE).read_text(encoding="utf-8"))
         rows = tuple(ArmRow(**row) for row in values["rows"])
+        findings = tuple(map(str, values["findings"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     whole = values["key"] == key and workspace.report.is_file()
-    return Summary(key, rows, str(values["report"])) if whole else None
+    return Summary(key, rows, str(values["report"]), findings) if whole else None
 
 
 def has_scores(plan: Plan, records: Mapping[str, Record]) -> bool:
@@ -190,7 +193,8 @@ def finish(
     everything = replace(collected, records={**collected.records, **variants.records})
     write_reproducibility(workspace.root, everything, how)
     export_models(workspace, plan, finished=set(records), base_name=base_name)
-    summary = Summary(key, tuple(arm_rows(analysis)), workspace.report.name)
+    findings = tuple(finding.replace("**", "") for finding in persona.findings)
+    summary = Summary(key, tuple(arm_rows(analysis)), workspace.report.name, findings)
     write_json(workspace.root / SUMMARY_FILE, asdict(summary), depth=1)
     return summary
 

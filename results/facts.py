@@ -17,10 +17,10 @@ class Facts(TypedDict, total=False):
     ``left_out`` who gets no adapter of their own, or is in no split, and why. ``baseline_repeat``
     is the largest difference between two runs of the baseline. ``persona_prediction`` has
     ``accuracy, low, chance, null_99`` and, with adaptation, ``difference, difference_low,
-    difference_high``. ``few_shot`` has ``offered``
-    (exchanges per user) and ``shown`` (mean per item). ``sections`` replaces the blocks of a
-    section by key: ``cold_warm``, ``persona_prediction``, ``ablations``, ``clusters``; ``search``
-    is a section of its own.
+    difference_high``; ``persona_findings`` are its sentences for the summary. ``few_shot`` has
+    ``offered`` (exchanges per user) and ``shown`` (mean per item). ``sections`` replaces the
+    blocks of a section by key: ``cold_warm``, ``persona_prediction``, ``ablations``,
+    ``clusters``; ``search`` is a section of its own.
     """
 
     study: str
@@ -47,6 +47,7 @@ class Facts(TypedDict, total=False):
     splits_detail: str
     baseline_repeat: float
     persona_prediction: Mapping[str, float]
+    persona_findings: Sequence[str]
     few_shot: Mapping[str, float]
     sections: Mapping[str, Section]
     finished_utc: str

@@ -56,6 +56,7 @@ class PersonaResults:
     figures: tuple[Figure, ...] = ()
     change: Mapping[str, float] | None = None
     facts: Mapping[str, float] | None = None
+    findings: tuple[str, ...] = ()
     section: Section | None = None
 
     def told(self, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +64,11 @@ class PersonaResults:
         if self.section is None:
             return {}
         sections = {**known.get("sections", {}), self.section.key: self.section}
-        return {"sections": sections, "persona_prediction": self.facts}
+        return {
+            "sections": sections,
+            "persona_prediction": self.facts,
+            "persona_findings": self.findings,
+        }
 
 
 def finish_persona(
@@ -93,6 +98,7 @@ def finish_persona(
         figures=tuple(figures),
         change=declared_change(found),
         facts=persona_facts(found),
+        findings=tuple(persona_findings(found)),
         section=persona_section(found, figures),
     )
 
@@ -298,6 +304,12 @@ def _left_out(evaluation: PersonaEvaluation) -> list[Block]:
         method = method_title(str(arm).removeprefix("identify_"))
         told.append(f"{method}: {listed} ({reason}).")
     return [Heading(text="Users left out"), Bullets(items=tuple(told))]
+
+
+def persona_findings(evaluation: PersonaEvaluation) -> list[str]:
+    """What the summary and the screen say: the declared method, and what adaptation did to it."""
+    adapted = _rows(evaluation, "adapted")
+    return [_finding(evaluation, evaluation.primary), *([_counted(adapted)] if adapted else [])]
 
 
 def persona_facts(evaluation: PersonaEvaluation) -> dict[str, float]:

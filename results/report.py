@@ -90,7 +90,7 @@ def write_report(
     done = checkpoints(analysis, facts=told, figures=figures)
     shown_users = chosen_users(analysis)
     sections = [
-        summary_section(analysis, advice),
+        summary_section(analysis, advice, told),
         introduction(analysis),
         methods_section(analysis, told),
         *sections_of(told, "search"),

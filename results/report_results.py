@@ -61,7 +61,7 @@ def shown(figures: Mapping[str, Figure], *names: str) -> list[Block]:
     return [Shown(figure=figures[name]) for name in names if name in figures]
 
 
-def summary_section(analysis: Analysis, advice: Sequence[str]) -> Section:
+def summary_section(analysis: Analysis, advice: Sequence[str], facts: Facts) -> Section:
     """What was found, own minus swapped first, and what it may be trusted for."""
     leading = findings(analysis, asked(analysis, "personal"))
     measured = (
@@ -77,6 +77,9 @@ def summary_section(analysis: Analysis, advice: Sequence[str]) -> Section:
         blocks.append(not_run("A per-user arm with its swapped control", "per_persona"))
     rest = findings(analysis, asked(analysis, "personal_step", "prompted", "adapted"))
     blocks += [Bullets(items=rest)] if rest else []
+    if told := facts.get("persona_findings"):
+        blocks.append(Text(text="Persona prediction, whose message is this:"))
+        blocks.append(Bullets(items=tuple(told)))
     blocks += [Heading(text="Recommendation"), Bullets(items=tuple(advice))]
     trust = caution(len(analysis.users), analysis.n_seeds)
     blocks += [Text(text=f"To be read with care: {trust}.", tone="note")] if trust else []

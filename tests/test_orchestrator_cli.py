@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from data.settings import DataSettings
 from orchestrator.cli import main, summary_table
 from orchestrator.exit_codes import ExitCode, InputError
-from orchestrator.finish import ArmRow
+from orchestrator.finish import SUMMARY_FILE, ArmRow, Summary, known_summary
 from orchestrator.study import Request
+from orchestrator.workspace import Workspace
 from search_spaces.catalog import STUDIES
 
 
@@ -200,3 +202,15 @@ def test_the_closing_table_compares_only_where_there_is_something_to_compare() -
     assert [list(column.cells)[1] for column in table.columns] == [
         *("lora_all", "0.200", "+0.100", "+0.050 … +0.150", "9", "5")
     ]
+
+
+def test_an_earlier_runs_summary_comes_back_as_it_was(tmp_path: Path) -> None:
+    row = ArmRow("lora_all", 0.2, 0.1, 0.05, 0.15, 9, 5, 14)
+    summary = Summary("abc", (row,), "REPORT.md", ("Sentence encoder: accuracy 0.300.",))
+    path = tmp_path / SUMMARY_FILE
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(asdict(summary)))
+    assert known_summary(Workspace(tmp_path), "abc") is None  # There is no report.
+    (tmp_path / "REPORT.md").write_text("")
+    assert known_summary(Workspace(tmp_path), "abc") == summary
+    assert known_summary(Workspace(tmp_path), "other") is None

@@ -392,6 +392,10 @@ def test_the_report_says_what_the_numbers_say(study) -> None:
     facts = results.told({"sections": {"other": results.section}})
     assert facts["sections"].keys() == {"other", "persona_prediction"}
     assert facts["persona_prediction"]["accuracy"] == row["value"]
+    first, second = facts["persona_findings"]
+    assert first.startswith(f"**Sentence encoder**: accuracy {row['value']:.3f} [")
+    assert second.startswith("Of ")
+    assert second in told
 
 
 def test_what_is_not_there_is_said(study) -> None:

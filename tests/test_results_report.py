@@ -228,6 +228,14 @@ def test_checkpoints_pass_fail_and_not_run_by_their_numbers(tmp_path):
     assert silent[silent.index("## Checkpoints") :].count("not run") >= 3
 
 
+def test_findings_on_persona_prediction_stand_in_the_summary(tmp_path):
+    facts = {"persona_findings": ("**Sentence encoder**: accuracy 0.300.",)}
+    for text in reported(tmp_path, facts, users=3, only=frozenset()):
+        summary = text[text.index("Summary") : text.index("Recommendation")]
+        assert "Persona prediction, whose message is this:" in summary
+        assert "accuracy 0.300" in summary
+
+
 def test_sections_of_other_stages_take_the_place_of_the_note(tmp_path):
     text = Text(text="Accuracy was measured.")
     section = Section(key="persona_prediction", title="Persona prediction", blocks=(text,))
