@@ -140,12 +140,13 @@ def parse_object(row: bytes, *, file: str, line: int) -> Json:
             file, line, "begins with a byte-order mark; save the file as UTF-8 without it"
         )
     try:
-        value = json.loads(row.decode())
+        value = json.loads(row.rstrip(b"\r\n").decode())
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} is not UTF-8 (latin-1?); save the file as UTF-8"
         raise BadRowError(file, line, reason) from None
     except json.JSONDecodeError as error:
-        reason = f"not valid JSON: {error.msg} at character {error.pos + 1}"
+        # Some of Python's messages end in «at», for the place that it would add.
+        reason = f"not valid JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
         raise BadRowError(file, line, reason) from None
     except (ValueError, RecursionError) as error:
         raise BadRowError(file, line, f"not readable JSON: {error}") from None

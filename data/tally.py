@@ -88,9 +88,10 @@ def check_bad_rows(bad_rows: Sequence[object], *, allowed: int) -> None:
         return
     shown = "\n".join(map(str, bad_rows[:SHOWN]))
     more = f"\n… and {len(bad_rows) - SHOWN} more" if len(bad_rows) > SHOWN else ""
+    rows, them = (f"{len(bad_rows)} bad rows", "them") if len(bad_rows) > 1 else ("1 bad row", "it")
     raise DataError(
-        f"{shown}{more}\n{len(bad_rows)} bad rows so far, {allowed} allowed: mend them, or leave "
-        f"them out with --skip-bad-rows {len(bad_rows)}"
+        f"{shown}{more}\n{rows} so far, {allowed} allowed: mend {them}, or leave {them} out with "
+        f"--skip-bad-rows {len(bad_rows)}"
     )
 
 
@@ -110,9 +111,10 @@ def check_leaks(
     }
     if over:
         shown = ", ".join(f"{user} {n} of {of}" for user, (n, of) in list(over.items())[:SHOWN])
+        whose = "1 user" if len(over) == 1 else f"{len(over)} users"
         raise DataError(
-            f"{len(over)} users have more than {settings.max_leak_share:.0%} items in val and test "
-            f"that repeat an exchange of an earlier split ({shown}): check the data for copied "
+            f"more than {settings.max_leak_share:.0%} of the items of {whose} stand in val or test "
+            f"and repeat an exchange of an earlier split ({shown}): check the data for copied "
             "sessions, or allow it with --set data.allow_leaks=true (they are taken out either way)"
         )
 

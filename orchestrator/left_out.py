@@ -36,7 +36,7 @@ def left_out(prepared: Prepared) -> list[str]:
     """
     lines = []
     if few := prepared.no_per_user_arm:
-        of = f"{len(few)} of {len(prepared.users)} users get"
+        of = f"{len(few)} of {len(prepared.users)} users {'gets' if len(few) == 1 else 'get'}"
         lines.append(f"{of} no adapter of their own, the baseline still is scored: {_named(few)}")
     if gone := prepared.dropped_users:
         lines.append(f"{plural(len(gone), 'user')} left out altogether: {_named(gone)}")

@@ -314,7 +314,7 @@ def test_leaks_above_the_share_stop_unless_allowed(tmp_path):
     rows = rows_of("a") + rows_of("b")
     rows[4]["messages"] = rows[0]["messages"]
     source = write_rows(tmp_path / "x.jsonl", rows)
-    with pytest.raises(DataError, match=r"more than 5% .*user_a 4 of 20"):
+    with pytest.raises(DataError, match=r"more than 5% of the items of 1 user .*user_a 4 of 20"):
         prepare(str(source), workspace=tmp_path / "w")
     assert not list((tmp_path / "w").rglob("*.tmp-*"))
     settings = DataSettings(allow_leaks=True)

@@ -229,6 +229,15 @@ def test_byte_order_mark_and_latin_1_are_named(tmp_path):
     assert "not UTF-8 (latin-1?)" in str(bad[1])
 
 
+def test_a_broken_line_is_told_in_words_that_end_well(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"persona_id": "a", "mess\r\n{"persona_id" 1}\n')
+    assert [str(bad) for bad in jsonl.scan(path).bad_rows] == [
+        f"{path}, line 1: not valid JSON: Unterminated string starting at character 21",
+        f"{path}, line 2: not valid JSON: Expecting ':' delimiter at character 15",
+    ]
+
+
 def test_empty_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no rows"):
         jsonl.scan(write_lines(tmp_path / "x.jsonl"))

@@ -96,6 +96,53 @@ def test_a_folder_without_the_dataset_is_refused_before_anything_starts(
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
+ROW = b'{"persona_id": "ann", "session_id": 0, "messages": []}'
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (ROW[:18], "line 2: not valid JSON: Unterminated string starting at character 16"),
+        (b"\xef\xbb\xbf" + ROW, "line 2: begins with a byte-order mark"),
+        (ROW.replace(b"ann", b"Jos\xe9"), "line 2: byte 20 is not UTF-8 (latin-1?)"),
+        (ROW.replace(b"persona_id", b"who"), "line 2: lacks 'persona_id' (fields there: who, "),
+    ],
+)
+def test_a_bad_row_ends_the_command_with_file_and_line_and_leaves_nothing(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    row: bytes,
+    reason: str,
+) -> None:
+    path = tmp_path / "chats.jsonl"
+    path.write_bytes(ROW + b"\n" + row + b"\n")
+    monkeypatch.setattr("orchestrator.study._Ray.start", lambda self: None)
+    words = ("--workspace", str(tmp_path / "work"), "--data", str(path))
+    for command in (("data", "prepare"), ("run", "--study", "baseline")):
+        code, _, err = run(capsys, *command, *words)
+        assert code == ExitCode.BAD_INPUT
+        assert f"{path}, {reason}" in err
+        assert "1 bad row so far, 0 allowed" in err
+        assert "--skip-bad-rows 1" in err
+        assert [place.name for place in tmp_path.iterdir()] == ["chats.jsonl"]
+
+
+def test_three_files_of_different_length_end_the_command_with_the_missing_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "homes"
+    folder.mkdir()
+    for name, lines in (("characters", 2), ("routines", 1), ("sessions", 2)):
+        (folder / f"{name}.jsonl").write_text("{}\n" * lines)
+    monkeypatch.setattr("orchestrator.study._Ray.start", lambda self: None)
+    words = ("--workspace", str(tmp_path / "work"), "--data", str(folder))
+    code, _, err = run(capsys, "data", "prepare", *words)
+    assert code == ExitCode.BAD_INPUT
+    assert f"{folder / 'routines.jsonl'}, line 2: " in err
+    assert [place.name for place in tmp_path.iterdir()] == ["homes"]
+
+
 def test_tolerances_of_data_are_options_of_every_command_that_prepares(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

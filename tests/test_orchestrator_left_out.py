@@ -38,7 +38,8 @@ def test_few_are_all_named_and_nobody_is_no_line(tmp_path: Path) -> None:
     assert left_out(prepared(tmp_path, few={}, gone={})) == []
     found = left_out(prepared(tmp_path, few={"user_1": "no slice"}, gone={"user_9": "no sessions"}))
     assert found == [
-        "1 of 8 users get no adapter of their own, the baseline still is scored: user_1 (no slice)",
+        "1 of 8 users gets no adapter of their own, the baseline still is scored: "
+        "user_1 (no slice)",
         "1 user left out altogether: user_9 (no sessions)",
     ]
 
