@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ from results.wording import arm_title, bounds, caution, interval, number, plural
 
 UNKNOWN = "not recorded"
 MAX_MISSING = 40
+LARGEST_EXPONENT = 20
 
 
 def introduction(analysis: Analysis) -> Section:
@@ -140,6 +142,7 @@ def _evaluation(analysis: Analysis, facts: Facts) -> tuple[str, ...]:
         "score is the mean over the user's items; items with nothing to score are left out and "
         "counted.",
         *_unscored(analysis),
+        *_perplexity(analysis),
     )
 
 
@@ -147,6 +150,26 @@ def _unscored(analysis: Analysis) -> tuple[str, ...]:
     """Metrics for which these data hold nothing to score."""
     names = ", ".join(title_of(analysis, metric) for metric in analysis.unscored())
     return (f"Nothing to score in these data: {names}.",) if names else ()
+
+
+def _perplexity(analysis: Analysis) -> tuple[str, ...]:
+    """Perplexity of each arm, for readers used to it."""
+    rows = analysis.macro[(analysis.macro["metric"] == "nll") & analysis.macro["mean"].notna()]
+    told = ", ".join(
+        f"{arm_title(row['arm'])} {_power_of_e(row['mean'])}"
+        for row in records(rows)
+        if not is_swapped(row["arm"])
+    )
+    meant = "Perplexity of the true replies (e to the negative log-likelihood; geometric mean over"
+    return (f"{meant} users): {told}.",) if told else ()
+
+
+def _power_of_e(exponent: float) -> str:
+    """In three significant digits while it can be read: «1.87», «45.2», «338,000», «e^31»."""
+    if exponent > LARGEST_EXPONENT:
+        return f"e^{exponent:.0f}"
+    digits = 2 - math.floor(exponent / math.log(10))
+    return f"{round(math.exp(exponent), digits):,.{max(digits, 0)}f}"
 
 
 def _few_shot(analysis: Analysis, facts: Facts) -> tuple[str, ...]:

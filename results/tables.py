@@ -7,6 +7,7 @@ means over seeds.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from results.registry import append_registry
 from results.score_table import SWAPPED
 
 BASELINE = "baseline"
+LARGEST_EXPONENT = 700
+"""Of e in float64, nearly."""
 MOST_USER_FOLDERS = 1_000
 SAMPLES = 20
 SCORE_COLUMNS = ["rouge_l", "verbosity_error", "embedding_similarity", "output_length_std"]
@@ -157,7 +160,10 @@ def _adapter(collected: Collected, arm: str) -> str:
 
 
 def summary(collected: Collected, arm: str, wide: pd.DataFrame) -> dict[str, Any]:
-    """``<arm>_eval.json``: macro metrics (means over users), deltas, shift norms, provenance."""
+    """``<arm>_eval.json``: macro metrics (means over users), deltas, shift norms, provenance.
+
+    ``perplexity`` of the true replies is e to the macro ``nll``: the geometric mean over users.
+    """
     records = [r for r in collected.records.values() if r.arm == arm]
     slots = collected.slots[collected.slots["arm"] == arm]
     shifts = slots.groupby("user_id")["shift_norm"].mean()
@@ -176,6 +182,9 @@ def summary(collected: Collected, arm: str, wide: pd.DataFrame) -> dict[str, Any
     }
     if DELTA in wide:
         found[DELTA] = _number(wide[DELTA].mean())
+    if "nll" in wide:
+        nll = wide["nll"].mean()
+        found["perplexity"] = _number(math.exp(nll)) if nll < LARGEST_EXPONENT else None
     validation = per_user(collected, arm, split="val")
     if len(validation):
         found["validation_macro"] = _rounded(validation.reindex(columns=metrics).mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from results.analysis import analyze
 from results.decisions import decide
 from results.document import Section, Text, markdown_cell, markdown_fence
 from results.figures import draw_figures
+from results.record import MetricInfo
 from results.report import write_report
 from results.report_tables import slice_table
 from tests.results_study import fake_collected
@@ -299,6 +301,18 @@ def test_metrics_without_any_number_are_named_and_get_no_column(tmp_path):
 def test_greedy_decoding_is_told_without_the_settings_of_sampling(tmp_path, sampled, told):
     decoding = {"do_sample": sampled, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 8}
     markdown, _ = reported(tmp_path, {"decoding": decoding}, only=frozenset(), users=3)
+    assert told in markdown
+
+
+def test_perplexity_is_e_to_the_negative_log_likelihood(tmp_path):
+    collected = fake_collected(users=3, arms={"baseline": 0.0, "lora_all": 0.1, "prefix_all": 0.1})
+    rows = collected.table[collected.table["metric"] == "verbosity_error"].assign(metric="nll")
+    values = {"baseline": math.log(338_149), "lora_all": math.log(1.8651), "prefix_all": 31.2}
+    collected.table = pd.concat([collected.table, rows.assign(value=rows["arm"].map(values))])
+    nll = MetricInfo(higher_is_better=False, unit="nats/token", title="NLL")
+    collected.metrics = {**collected.metrics, "nll": nll}
+    markdown, _ = report_of(tmp_path, collected, only=frozenset())
+    told = "over users): Baseline 338,000, All-persona LoRA 1.87, All-persona prefix e^31."
     assert told in markdown
 
 

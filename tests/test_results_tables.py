@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def test_tables_have_the_agreed_columns_first(tmp_path: Path) -> None:
     assert {"ROUGE-L", "delta_vs_baseline", "adapter_shift_norm", "swapped"} <= one.keys()
     whole = json.loads((results / "lora_all" / "lora_all_eval.json").read_text())
     assert whole["macro"]["rouge_l"] == pytest.approx(scores["rouge_l"].mean(), abs=2e-6)
+    assert math.log(whole["perplexity"]) == pytest.approx(whole["macro"]["nll"], abs=2e-6)
 
 
 def test_samples_are_the_same_items_for_all_arms(tmp_path: Path) -> None:
