@@ -22,6 +22,8 @@ from tasks.persona.masking import MASK, find_names, mask_names, names_in
         ("my name is anna and i like tea", "my name is [NAME] and i like tea"),
         ("I'm Will. Will you help?", "I'm [NAME]. Will you help?"),
         ("Anna Smith here, hello", "[NAME] here, hello"),
+        ("Good day. Anna speaking, hello.", "Good day. [NAME] speaking, hello."),
+        ("Emily speaking.", "[NAME] speaking."),
         ("Please call me Bo-Yan.", "Please call me [NAME]."),
         ("Tell Mr. Brown and Dr Ōe to wait.", "Tell Mr. [NAME] and Dr [NAME] to wait."),
         ("Turn it off. – Zoë", "Turn it off. – [NAME]"),
@@ -29,6 +31,8 @@ from tasks.persona.masking import MASK, find_names, mask_names, names_in
         # Neither names nor introductions.
         ("It's Monday. It's freezing out there.", "It's Monday. It's freezing out there."),
         ("I'm happy. This is TV weather. Call me later.",) * 2,
+        ("We are here. I've always been here. The weather here is bad.",) * 2,
+        ("Generally speaking, I'm fine. It's what They've said.",) * 2,
         ("I AM COLD. It's AC time, it's OK.",) * 2,
         ("", ""),
     ],
@@ -51,6 +55,16 @@ def test_names_are_learned_where_people_are_called() -> None:
         "Gloria's lamp; Gloria and Jarvis say Certainly on Netflix", names_in(texts)
     )
     assert masked == "[NAME]'s lamp; [NAME] and [NAME] say Certainly on Netflix"
+
+
+def test_contractions_are_no_names() -> None:
+    texts = [
+        "You're welcome. I've always been here.",
+        "Thank you, I'll. We'll, I've!",
+        "Hi You’ve,",
+    ]
+    assert names_in(texts) == frozenset()
+    assert mask_names("Lately, I've been lost", names_in(texts)) == "Lately, I've been lost"
 
 
 def test_a_name_written_small_is_found_in_both_forms() -> None:

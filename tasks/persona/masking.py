@@ -39,9 +39,10 @@ def _words(text: str) -> frozenset[str]:
 _NOT_NAMES = _words(
     """monday tuesday wednesday thursday friday saturday sunday january february march april may
     june july august september october november december christmas easter halloween thanksgiving
-    english german french spanish italian american british i ok okay sir madam ma'am yes no
+    english german french spanish italian american british i you he she it we they who that this
+    there what the my your ok okay sir madam ma'am yes no
     please thanks thank hello hi hey alright sure absolutely certainly everyone everybody all
-    morning evening afternoon night today tomorrow tonight mr mrs ms dr good welcome here there
+    morning evening afternoon night today tomorrow tonight mr mrs ms dr good welcome here
     not just so also"""
 )
 _INTRODUCED = re.compile(
@@ -49,7 +50,11 @@ _INTRODUCED = re.compile(
     rf"(?P<name>{_WORD}(?:\s+{_WORD}){{0,2}})",
     re.IGNORECASE,
 )
-_HERE = re.compile(rf"(?:^|[.!?]\s+)(?P<name>{_WORD}(?:\s+{_WORD}){{0,2}})\s+(?:here|speaking)\b")
+# «Anna speaking», but not «Generally speaking, …».
+_HERE = re.compile(
+    rf"(?:^|[.!?]\s+)(?P<name>{_WORD}(?:\s+{_WORD}){{0,2}})\s+"
+    r"(?:here|speaking(?!,)|(?<!ly\s)speaking)\b"
+)
 _SIGNED = re.compile(rf"(?:^|\s)[-–—]\s?(?P<name>{_WORD})\s*[.!]?\s*$")
 _TITLED = re.compile(rf"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof)\b\.?\s+(?P<name>{_WORD})")
 _STRICT = (_INTRODUCED, _HERE, _SIGNED, _TITLED)
@@ -126,7 +131,10 @@ def _introductions(text: str) -> Iterator[tuple[int, int]]:
     for rule in _STRICT:
         for match in rule.finditer(text):
             named = rule is _INTRODUCED and match["named"] is not None
-            yield from _leading_names(text, *match.span("name"), small_too=named)
+            places = list(_leading_names(text, *match.span("name"), small_too=named))
+            # «Anna Smith here», but not «I've always been here».
+            if rule is not _HERE or len(places) == len(match["name"].split()):
+                yield from places
 
 
 def _leading_names(
@@ -142,10 +150,10 @@ def _leading_names(
 
 
 def _like_a_name(word: str) -> bool:
-    """Capitalized, no acronym, and nothing that calendars, greetings or forms of address hold."""
-    return (
-        word[0].isupper()
-        and len(word) > 1
-        and not word.isupper()
-        and (word.lower() not in _NOT_NAMES)
-    )
+    """Capitalized, no acronym, and nothing that calendars, greetings or forms of address hold.
+
+    A contraction is judged by its first part: «I've» and «They'll» are no names.
+    """
+    head = re.split("['’]", word.lower(), maxsplit=1)[0]
+    known = {head, word.lower()} & _NOT_NAMES
+    return word[0].isupper() and len(word) > 1 and not word.isupper() and not known
