@@ -302,7 +302,12 @@ def summary_table(rows: Sequence[Any]) -> Table:
     lift = ", lift over the baseline" if compared else ""
     title = f"Macro ROUGE-L on test items{lift}{users}"
     table = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        min_width=None if compared else len(title),
     )
     table.add_column("arm", overflow="fold", min_width=20)
     widths = {"ROUGE-L": 7}

@@ -193,7 +193,8 @@ def reliability_table(analysis: Analysis) -> Table:
         "users that is the users' own. Where it is low, do not rank users by it."
     )
     names = ("Arm", "Of", "Users", "Items a user", "ICC", "Reliability", "Split half", "Note")
-    return table(caption, names, rows)
+    shown = len(names) if analysis.reliability["note"].any() else len(names) - 1
+    return table(caption, names[:shown], [row[:shown] for row in rows])
 
 
 def hurt_line(analysis: Analysis, arm: str) -> str:

@@ -61,7 +61,7 @@ def reliability(
     ICC(1) of a one-way analysis of variance (Shrout & Fleiss 1979), stepped up to the mean number
     of items by Spearman and Brown (1910); beside it the correlation of random halves, averaged
     over splits and stepped up to whole users. A negative ICC is given as it is and counts as
-    reliability 0.
+    reliability 0; a negative correlation of halves is not stepped up, which could lead below -1.
     """
     codes, numbers, n_users = by_user(user, values)
     items = np.bincount(codes, minlength=n_users)
@@ -110,7 +110,7 @@ def _split_half(
     rng: np.random.Generator,
     splits: int,
 ) -> float:
-    """Mean correlation of random halves over splits, stepped up; NaN where a half is constant."""
+    """Mean correlation of random halves, stepped up if above 0; NaN where a half is constant."""
     found = []
     for _ in range(splits):
         order = np.lexsort((rng.random(len(codes)), codes))
@@ -126,7 +126,7 @@ def _split_half(
         if len(first) > 1 and np.ptp(first) > 0 and np.ptp(second) > 0:
             found.append(float(np.corrcoef(first, second)[0, 1]))
     r = float(np.mean(found)) if found else NAN
-    return 2 * r / (1 + r) if r > -1 else NAN
+    return 2 * r / (1 + r) if r > 0 else r
 
 
 def item_lift_variances(user: ArrayLike, item_lifts: ArrayLike) -> tuple[Floats, Floats]:

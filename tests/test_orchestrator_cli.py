@@ -244,6 +244,7 @@ def test_the_closing_table_compares_only_where_there_is_something_to_compare() -
     table = summary_table([alone])
     assert table.title == "Macro ROUGE-L on test items, n = 14 users"
     assert [column.header for column in table.columns] == ["arm", "ROUGE-L"]
+    assert table.min_width == len(table.title)  # One line.
     table = summary_table([alone, helped])
     assert table.title == "Macro ROUGE-L on test items, lift over the baseline, n = 14 users"
     assert [list(column.cells)[1] for column in table.columns] == [

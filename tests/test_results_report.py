@@ -21,7 +21,7 @@ from results.document import Section, Text, markdown_cell, markdown_fence
 from results.figures import draw_figures
 from results.record import MetricInfo
 from results.report import write_report
-from results.report_tables import slice_table
+from results.report_tables import reliability_table, slice_table
 from tests.results_study import fake_collected
 
 EVIL = '<script>document.title="gone"</script> "quoted" & **bold** | `tick` </dd>'
@@ -302,6 +302,19 @@ def test_greedy_decoding_is_told_without_the_settings_of_sampling(tmp_path, samp
     decoding = {"do_sample": sampled, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 8}
     markdown, _ = reported(tmp_path, {"decoding": decoding}, only=frozenset(), users=3)
     assert told in markdown
+
+
+def test_the_reliability_table_has_notes_only_where_there_are_some():
+    row = {"arm": "lora_all", "of": "score", "icc": 0.1, "reliability": 0.2, "split_half": 0.3}
+    row |= {"n_users": 3, "items_per_user": 2.0, "note": ""}
+    analysis = analyze(fake_collected(users=3), seed=0, margin=0.01, resamples=100)
+    plain = reliability_table(replace(analysis, reliability=pd.DataFrame([row])))
+    assert plain.headers[-1] == "Split half"
+    assert [len(cells) for cells in plain.rows] == [7]
+    rows = pd.DataFrame([row, row | {"note": "n/a: one item"}])
+    noted = reliability_table(replace(analysis, reliability=rows))
+    assert noted.headers[-1] == "Note"
+    assert [cells[-1].text for cells in noted.rows] == ["", "n/a: one item"]
 
 
 def test_perplexity_is_e_to_the_negative_log_likelihood(tmp_path):

@@ -200,6 +200,13 @@ def test_icc_equals_the_analysis_of_variance():
     assert found.split_half == pytest.approx(found.reliability, abs=0.05)
 
 
+def test_halves_that_contradict_each_other_are_told_as_they_are():
+    # A user's two items are k and -k: whichever comes first, one half is the other's negative.
+    scores = np.outer(np.arange(1, 7), [1.0, -1.0])
+    found = reliability(np.repeat(np.arange(6), 2), scores.ravel(), rng=np.random.default_rng(0))
+    assert found.split_half == pytest.approx(-1)
+
+
 def test_shrinkage_equals_statsmodels_random_effects():
     rng = np.random.default_rng(0)
     user = np.repeat(np.arange(40), rng.integers(2, 12, 40))
