@@ -16,7 +16,7 @@ from data.manifest import Prepared
 from orchestrator.forecast import planned_and_spent, planned_stages
 from orchestrator.keeper import source_commit
 from orchestrator.layers import resolve_settings
-from orchestrator.left_out import left_out, time_order
+from orchestrator.left_out import held_out, left_out, own_adapters, time_order
 from orchestrator.plan import Plan
 from orchestrator.settings import Settings
 from results.record import Record
@@ -57,10 +57,10 @@ def report_facts(
         "split_rule": (
             f"by session in time order, train {shares[0]:g}, val {shares[1]:g}, test "
             f"{shares[2]:g}; the online slice is taken out of train; "
-            f"cold-start users held out of all arms: {len(prepared.cold_start_users)}"
+            f"cold-start users held out of all arms: {held_out(prepared)}"
         ),
         "time_order": time_order(prepared),
-        "left_out": left_out(prepared),
+        "left_out": [own_adapters(prepared), *left_out(prepared)],
         "splits_valid": True,
         "splits_detail": "train, online, val and test checked to be disjoint at preparation",
         "prompt": settings.prompt.system,

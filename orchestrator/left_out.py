@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from data.manifest import CLEANED, Prepared
 from results.wording import plural
@@ -17,16 +17,28 @@ def prepared_summary(prepared: Prepared) -> list[str]:
 
     Users with too few sessions for an adapter are ``left_out``'s to name.
     """
-    warm, cold = len(prepared.users), prepared.cold_start_users
-    able = len(prepared.per_user_arm_users)
-    whom = f" ({_few(cold)})" if cold else ""
+    warm, cold = len(prepared.users), len(prepared.cold_start_users)
     return [
-        f"{plural(warm + len(cold), 'user')} prepared: {warm} to study, {len(cold)} held out as "
-        f"cold start{whom}",
-        f"{'All' if able == warm else f'{able} of'} {warm} have enough sessions for an adapter of "
-        "their own",
+        f"{plural(warm + cold, 'user')} prepared: {warm} to study, {held_out(prepared)} held out "
+        "as cold start",
+        own_adapters(prepared),
         f"Counts: {CLEANED}/cleaning_stats.json, {DETAILS}; data {prepared.data_sha256[:12]}",
     ]
+
+
+def held_out(prepared: Prepared) -> str:
+    """How many cold-start users there are, and the first few by name: «1 (user_Frank)»."""
+    cold = prepared.cold_start_users
+    more = len(cold) - SHOWN
+    named = ", ".join(cold[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return f"{len(cold)} ({named})" if cold else "0"
+
+
+def own_adapters(prepared: Prepared) -> str:
+    """How many users have what an adapter of their own needs; ``left_out`` names the others."""
+    able, warm = len(prepared.per_user_arm_users), len(prepared.users)
+    of = "All" if able == warm else f"{able} of"
+    return f"{of} {plural(warm, 'user')} have enough sessions for an adapter of their own"
 
 
 def left_out(prepared: Prepared) -> list[str]:
@@ -41,11 +53,6 @@ def left_out(prepared: Prepared) -> list[str]:
     if gone := prepared.dropped_users:
         lines.append(f"{plural(len(gone), 'user')} left out altogether: {_named(gone)}")
     return lines
-
-
-def _few(users: Sequence[str]) -> str:
-    more = len(users) - SHOWN
-    return ", ".join(users[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _named(reasons: Mapping[str, str]) -> str:

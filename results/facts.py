@@ -14,13 +14,13 @@ class Facts(TypedDict, total=False):
     ``stages`` names the stages that were run (``prepare, baseline, few_shot, global, per_persona,
     cluster, cold_start, persona_prediction, ablation``). ``splits_valid`` and ``splits_detail``
     come from the validation of the split; ``time_order`` says by what sessions were ordered,
-    ``left_out`` who gets no adapter of their own, or is in no split, and why. ``baseline_repeat``
-    is the largest difference between two runs of the baseline. ``persona_prediction`` has
-    ``accuracy, low, chance, null_99`` and, with adaptation, ``difference, difference_low,
-    difference_high``; ``persona_findings`` are its sentences for the summary. ``few_shot`` has
-    ``offered`` (exchanges per user) and ``shown`` (mean per item). ``sections`` replaces the
-    blocks of a section by key: ``cold_warm``, ``persona_prediction``, ``ablations``,
-    ``clusters``; ``search`` is a section of its own.
+    ``left_out`` how many users can get an adapter of their own, and who gets none, or is in no
+    split, and why. ``baseline_repeat`` is the largest difference between two runs of the
+    baseline. ``persona_prediction`` has ``accuracy, low, chance, null_99`` and, with adaptation,
+    ``difference, difference_low, difference_high``; ``persona_findings`` are its sentences for
+    the summary. ``few_shot`` has ``offered`` (exchanges per user) and ``shown`` (mean per item).
+    ``sections`` replaces the blocks of a section by key: ``cold_warm``, ``persona_prediction``,
+    ``ablations``, ``clusters``; ``search`` is a section of its own.
     """
 
     study: str

@@ -48,17 +48,17 @@ def test_the_summary_counts_users_once_and_names_those_held_out(tmp_path: Path) 
     counts = "Counts: data/cleaned/cleaning_stats.json, data/splits/split_stats.json; data "
     cold = tuple(f"user_{n}" for n in range(20, 25))
     assert prepared_summary(prepared(tmp_path, few={}, gone={}, cold=cold[:1])) == [
-        "9 users prepared: 8 to study, 1 held out as cold start (user_20)",
-        "All 8 have enough sessions for an adapter of their own",
+        "9 users prepared: 8 to study, 1 (user_20) held out as cold start",
+        "All 8 users have enough sessions for an adapter of their own",
         counts + "0123456789ab",
     ]
     few = {"user_1": "no slice"}
     first, second, _ = prepared_summary(prepared(tmp_path, few=few, gone={}, cold=cold))
     assert first == (
-        "13 users prepared: 8 to study, 5 held out as cold start "
-        "(user_20, user_21, user_22 and 2 more)"
+        "13 users prepared: 8 to study, 5 (user_20, user_21, user_22 and 2 more) held out as "
+        "cold start"
     )
-    assert second == "7 of 8 have enough sessions for an adapter of their own"
+    assert second == "7 of 8 users have enough sessions for an adapter of their own"
 
 
 def test_many_are_cut_and_the_file_is_named(tmp_path: Path) -> None:
