@@ -99,7 +99,10 @@ def has_scores(plan: Plan, records: Mapping[str, Record]) -> bool:
 
 
 def expected_cells(plan: Plan, *, variants: bool = False) -> list[ExpectedCell]:
-    """The plan's arms as the collector knows them, or the variants of its ablations."""
+    """The plan's arms as the collector knows them, or the variants of its ablations.
+
+    A repetition of a cell is no result: nothing is missing where it is.
+    """
     from results.collector import ExpectedCell
 
     return [
@@ -112,7 +115,7 @@ def expected_cells(plan: Plan, *, variants: bool = False) -> list[ExpectedCell]:
             purpose=cell.spec.purpose,
         )
         for cell in plan.cells
-        if (cell.variant is not None) == variants
+        if (cell.variant is not None) == variants and cell.spec.purpose != "repeat"
     ]
 
 
@@ -181,6 +184,7 @@ def finish(
         *ablations.figures,
     ]
     told = report_facts(plan, records, settings=settings, prepared=prepared)
+    told |= baseline_repeat(ledger, plan)
     told |= persona.told(told)
     told |= ablations.told(told)
     told |= search.told(told)
@@ -197,6 +201,17 @@ def finish(
     summary = Summary(key, tuple(arm_rows(analysis)), workspace.report.name, findings)
     write_json(workspace.root / SUMMARY_FILE, asdict(summary), depth=1)
     return summary
+
+
+def baseline_repeat(ledger: Ledger, plan: Plan) -> dict[str, Any]:
+    """What a second run of a baseline cell gave, as a fact of the report; empty without one."""
+    from results.repetition import compare_runs
+
+    for cell in plan.cells:
+        if cell.spec.purpose == "repeat":
+            found = compare_runs(ledger, first=cell.depends_on[0], again=cell.cell_id)
+            return {} if found is None else {"baseline_repeat": found}
+    return {}
 
 
 def _clusters(prepared: Prepared) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from orchestrator.exit_codes import InputError
@@ -159,11 +159,19 @@ class _Maker:
                     yield from self._personal(arm, seed, shared)
 
     def _baseline(self, arm: Arm) -> Iterator[PlannedCell]:
-        """Validation first, as a sanity check."""
+        """Validation first, as a sanity check; its first block twice, to see that it repeats."""
         for split in _VAL_THEN_TEST:
             for seed in self._untrained_seeds():
                 for block in self.blocks:
                     yield self._cell(arm, "evaluate", seed=seed, users=block, split=split)
+        first = {
+            "seed": self.settings.seeds[0],
+            "users": self.blocks[0],
+            "split": _VAL_THEN_TEST[0],
+        }
+        original = self._cell(arm, "evaluate", **first)
+        again = self._cell(arm, "repeat", **first)
+        yield replace(again, depends_on=(original.cell_id,))
 
     def _few_shot(self, arm: Arm) -> Iterator[PlannedCell]:
         examples = self.settings.few_shot.examples

@@ -60,7 +60,12 @@ def _baseline(analysis: Analysis, facts: Facts) -> Checkpoint:
     repeat = facts.get("baseline_repeat")
     if repeat is None:
         return _not_run(stage, "the baseline was run once; no repetition to compare with")
-    return _check(stage, repeat == 0, f"largest difference of a repeated run: {repeat:g}")
+    told = (
+        f"{plural(repeat.items, 'validation item')} of {plural(repeat.users, 'user')} answered "
+        f"twice: {repeat.changed:,} came out otherwise, likelihoods differ by up to "
+        f"{repeat.largest_nats:.2g} nats per token"
+    )
+    return _check(stage, repeat.same, told)
 
 
 def _shared(analysis: Analysis) -> Checkpoint:

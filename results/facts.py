@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from results.document import Section
+from results.repetition import Repetition
 
 
 class Facts(TypedDict, total=False):
@@ -15,8 +16,8 @@ class Facts(TypedDict, total=False):
     cluster, cold_start, persona_prediction, ablation``). ``splits_valid`` and ``splits_detail``
     come from the validation of the split; ``time_order`` says by what sessions were ordered,
     ``left_out`` how many users can get an adapter of their own, and who gets none, or is in no
-    split, and why. ``baseline_repeat`` is the largest difference between two runs of the
-    baseline. ``persona_prediction`` has ``accuracy, low, chance, null_99`` and, with adaptation,
+    split, and why. ``baseline_repeat`` compares two runs of a cell of the baseline.
+    ``persona_prediction`` has ``accuracy, low, chance, null_99`` and, with adaptation,
     ``difference, difference_low, difference_high``; ``persona_findings`` are its sentences for
     the summary. ``few_shot`` has ``offered`` (exchanges per user) and ``shown`` (mean per item).
     ``sections`` replaces the blocks of a section by key: ``cold_warm``, ``persona_prediction``,
@@ -45,7 +46,7 @@ class Facts(TypedDict, total=False):
     stages: Sequence[str]
     splits_valid: bool
     splits_detail: str
-    baseline_repeat: float
+    baseline_repeat: Repetition
     persona_prediction: Mapping[str, float]
     persona_findings: Sequence[str]
     few_shot: Mapping[str, float]

@@ -75,7 +75,7 @@ class Record(Strict):
     cell_id: str
     arm: str
     purpose: Literal[
-        "train", "evaluate", "personalize", "adapt_from_few", "adopt", "identify", "try"
+        "train", "evaluate", "repeat", "personalize", "adapt_from_few", "adopt", "identify", "try"
     ]
     grouping: str
     adapter: str

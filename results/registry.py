@@ -95,7 +95,7 @@ def _by_arm(collected: Collected) -> dict[tuple[str, str, int], list[Record]]:
     """Scored records by arm, split and seed."""
     found: dict[tuple[str, str, int], list[Record]] = {}
     for record in collected.records.values():
-        if record.purpose != "train":
+        if record.purpose not in ("train", "repeat"):
             found.setdefault((record.arm, record.split, record.seed), []).append(record)
     return found
 

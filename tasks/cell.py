@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from tasks.identify import Identification
 
 Grouping = Literal["none", "all", "cluster", "user"]
-Purpose = Literal["train", "evaluate", "personalize", "adapt_from_few", "adopt", "identify", "try"]
+Purpose = Literal[
+    "train", "evaluate", "repeat", "personalize", "adapt_from_few", "adopt", "identify", "try"
+]
 
 Representation = Literal["encoder", "hidden", "likelihood"]
 """Sentence vectors, mean-pooled hidden states, or the likelihood under each user's adapter."""
@@ -35,7 +37,8 @@ class CellSpec(Frozen):
     """Everything that can change a cell's numbers, and nothing else; its hash is the cell's id.
 
     ``purpose``: ``train`` makes shared adapters from the block's train sessions, ``evaluate``
-    scores the block's items under the parent's adapter (or the bare base), ``personalize`` trains
+    scores the block's items under the parent's adapter (or the bare base), ``repeat`` answers the
+    items of an ``evaluate`` cell once more in the same passes, not scored, ``personalize`` trains
     one adapter per user of the block on the online slice and scores each user under the own
     adapter and, as the swapped control, under another user's. ``adapt_from_few`` trains one
     adapter per user and number of exchanges and scores each user under all of them. ``adopt``
@@ -153,6 +156,7 @@ class CellOutcome:
         ``nll`` alone.
         ``adapt_from_few`` has one row per item × number of exchanges instead: ``exchanges`` (its
         name), ``exchanges_used``, ``cold_start``, and of the metrics ``rouge_l`` and ``nll``.
+        ``repeat`` has the replies and ``nll`` alone.
         ``try`` has one row per item × variant: ``variant`` (its place in the spec).
     adapters
         The bank's adapters, stacked.

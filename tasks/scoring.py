@@ -113,12 +113,15 @@ def score_adapters(
 ) -> pd.DataFrame:
     """Decode and score all items of the split: one row per item.
 
-    Where the cell asks for no replies, the rows hold the true replies' likelihood alone.
+    Where the cell asks for no replies, the rows hold the true replies' likelihood alone; where it
+    repeats another, the replies and that, since scores follow from the replies.
     """
     if not trial.spec.generate:
         return likelihoods(trial, bank, adapter_of).assign(control=control)
     frame = answer(trial, bank, adapter_of).assign(control=control)
     trial.count("generated_tokens", int(frame["output_tokens"].sum()))
+    if trial.spec.purpose == "repeat":
+        return frame.drop(columns="routine_settings")
     with trial.timed("score"):
         scored = _with_metrics(trial, frame)
     trial.progress(control, {"rouge_l": float(scored["rouge_l"].mean())})

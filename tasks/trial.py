@@ -72,6 +72,7 @@ def run_cell(
     steps = {
         "train": train_shared,
         "evaluate": evaluate,
+        "repeat": evaluate,
         "personalize": personalize,
         "adapt_from_few": adapt_from_few,
         "adopt": _adopt,

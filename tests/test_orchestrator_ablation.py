@@ -58,8 +58,9 @@ def test_cells_of_every_ablation_counted_by_hand() -> None:
         **{name: number * (3 + 2) * 3 for name, number in shapes.items()},
         "online_budget": 4 * 2 * 2 * 3,  # Budgets × adapters × blocks × seeds.
     }
-    # The untrained baseline knows no seed: 2 splits × 2 blocks. The others are the default arms.
-    assert len(made.cells) - len(variants(made)) == 4 + 2 * (3 + 2) * 3
+    # The untrained baseline knows no seed: 2 splits × 2 blocks, and one
+    # of them again. The others are the default arms.
+    assert len(made.cells) - len(variants(made)) == 5 + 2 * (3 + 2) * 3
     assert len({cell.cell_id for cell in made.cells}) == len(made.cells)
 
 

@@ -49,7 +49,7 @@ def test_cells_of_every_stage_counted_by_hand() -> None:
     cells = make_plan(resolve_settings(STUDY), study=STUDY, facts=FACTS).cells
     blocks, seeds, kinds = 2, 3, 2  # 22 users in blocks of 12; LoRA and prefix.
     assert Counter(cell.stage for cell in cells) == {
-        "baseline": 2 * blocks,  # Validation and test; what is not trained knows no seed.
+        "baseline": 2 * blocks + 1,  # Validation and test, one again; no seed without training.
         "few_shot": blocks,
         "global": kinds * seeds * (1 + 2 * blocks),  # Training; test and gate.
         # Two groupings of per-user arms, each trained and asked by the gate.

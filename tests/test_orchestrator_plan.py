@@ -39,8 +39,12 @@ def plan(study: Study = PER_PERSONA, facts: Facts = FACTS, **changes: object) ->
 def test_the_baseline_answers_validation_before_test_on_the_frozen_items() -> None:
     cells = [cell for cell in plan().cells if cell.arm == "baseline"]
     # Blocks of 12: 25 users are two, the last user joins the second.
-    assert [cell.spec.split for cell in cells] == ["val", "val", "test", "test"]
-    assert [cell.spec.items_sha256 for cell in cells] == ["v", "v", "t", "t"]
+    assert [cell.spec.split for cell in cells] == ["val", "val", "test", "test", "val"]
+    assert [cell.spec.items_sha256 for cell in cells] == ["v", "v", "t", "t", "v"]
+    again = cells.pop()
+    assert again.spec.purpose == "repeat"
+    assert again.spec.model_copy(update={"purpose": "evaluate"}) == cells[0].spec
+    assert again.depends_on == (cells[0].cell_id,)
 
 
 @given(st.integers(0, 60), st.integers(2, 15))
@@ -62,6 +66,7 @@ def test_the_main_study_has_these_cells() -> None:
     assert counts == {
         ("baseline", "evaluate", "val"): 2,
         ("baseline", "evaluate", "test"): 2,
+        ("baseline", "repeat", "val"): 1,
         ("few_shot", "evaluate", "test"): 2,
         ("prefix_all", "train", "val"): 1,
         ("prefix_all", "evaluate", "test"): 2,

@@ -20,6 +20,7 @@ from results.decisions import decide
 from results.document import Section, Text, markdown_cell, markdown_fence
 from results.figures import draw_figures
 from results.record import MetricInfo
+from results.repetition import Repetition
 from results.report import write_report
 from results.report_tables import reliability_table, slice_table
 from tests.results_study import fake_collected
@@ -218,13 +219,14 @@ def test_checkpoints_pass_fail_and_not_run_by_their_numbers(tmp_path):
     facts = {
         "splits_valid": False,
         "splits_detail": "2 sessions in two parts",
-        "baseline_repeat": 0.0,
+        "baseline_repeat": Repetition(items=40, users=8, changed=0, largest_nats=0.0),
         "persona_prediction": {"accuracy": 0.3, "low": 0.2, "chance": 0.1},
     }
     markdown, _ = reported(tmp_path, facts, users=8)
     ending = markdown[markdown.index("## Checkpoints") :]
     assert "| Splits valid and leak-free | not passed | 2 sessions in two parts |" in ending
-    assert "| Baseline reproducible | passed | largest difference of a repeated run: 0 |" in ending
+    told = "40 validation items of 8 users answered twice: 0 came out otherwise, "
+    assert f"| Baseline reproducible | passed | {told}likelihoods differ by up to 0 " in ending
     assert "| Persona accuracy above chance | passed | accuracy 0.300" in ending
     silent, _ = reported(tmp_path / "b", users=8)
     assert silent[silent.index("## Checkpoints") :].count("not run") >= 3
