@@ -164,13 +164,11 @@ class _Maker:
             for seed in self._untrained_seeds():
                 for block in self.blocks:
                     yield self._cell(arm, "evaluate", seed=seed, users=block, split=split)
-        first = {
-            "seed": self.settings.seeds[0],
-            "users": self.blocks[0],
-            "split": _VAL_THEN_TEST[0],
-        }
-        original = self._cell(arm, "evaluate", **first)
-        again = self._cell(arm, "repeat", **first)
+        seed, users = self.settings.seeds[0], self.blocks[0]
+        original, again = (
+            self._cell(arm, purpose, seed=seed, users=users, split=_VAL_THEN_TEST[0])
+            for purpose in _ONCE_AND_AGAIN
+        )
         yield replace(again, depends_on=(original.cell_id,))
 
     def _few_shot(self, arm: Arm) -> Iterator[PlannedCell]:
@@ -380,6 +378,7 @@ def stage_of(arm: Arm) -> str:
 
 
 _VAL_THEN_TEST: tuple[ScoredSplit, ScoredSplit] = ("val", "test")
+_ONCE_AND_AGAIN: tuple[Purpose, Purpose] = ("evaluate", "repeat")
 
 _SESSIONS = 10
 """Sessions of a user's validation or test part, roughly; their replies are the unit of work."""
