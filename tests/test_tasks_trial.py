@@ -289,3 +289,20 @@ def test_a_derangement_moves_everybody_and_uses_every_adapter_once() -> None:
     assert sorted(partners.values()) == names
     assert all(own != other for own, other in partners.items())
     assert derangement(["only"], seed=1) == {}
+
+
+def test_a_repeated_cell_gives_the_same_replies_and_no_scores(base, encoder, users) -> None:  # type: ignore[no-untyped-def]
+    first, again = (
+        run_cell(
+            spec("baseline", users, purpose=purpose, grouping="none", split="val"),
+            users=users,
+            base=base,
+            encoder=encoder,
+        ).items
+        for purpose in ("evaluate", "repeat")
+    )
+    assert first is not None
+    assert again is not None
+    assert "rouge_l" not in again
+    columns = ["item_id", "output", "output_tokens", "ended", "nll"]
+    assert again[columns].equals(first[columns])
