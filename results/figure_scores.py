@@ -19,6 +19,7 @@ from results.figure_style import (
     VERMILLION,
     arm_color,
     arm_labels,
+    panel_title,
     panels,
     rows_by,
     zero_line,
@@ -74,7 +75,7 @@ def _macro(analysis: Analysis, arms: Sequence[str], *, bars: bool) -> Canvas | N
                 _score(axis, place, chosen[arm], color=arm_color(arm), bar=bars,
                        control=is_swapped(arm))  # fmt: skip
         arm_labels(axis, arms)
-        axis.set_title(analysis.metrics[metric].title)
+        panel_title(axis, analysis.metrics[metric].title)
         axis.set_xlabel(direction(analysis, metric))
         axis.grid(axis="x")
         axis.margins(x=0.12)
@@ -116,7 +117,7 @@ def metric_by_metric(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
         zero_line(axis)
         arm_labels(axis, lifted)
         info = analysis.metrics[metric]
-        axis.set_title(info.title)
+        panel_title(axis, info.title)
         axis.set_xlabel(f"worse  ←  lift in {info.unit}  →  better")
         axis.grid(axis="x")
     return canvas
@@ -231,6 +232,6 @@ def clusters(analysis: Analysis) -> Canvas | None:
         axis.set_yticks(
             range(len(labels)), [f"cluster {c} (n = {sizes.get(c, 0)})" for c in labels]
         )
-        axis.set_title(contrast_title(name))
+        panel_title(axis, contrast_title(name))
         axis.grid(axis="x")
     return canvas

@@ -7,6 +7,7 @@ color scheme. The same numbers give the same SVG, byte for byte.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ _RC: dict[Any, Any] = {
     "figure.max_open_warning": 0,
 }
 DPI = 300
+TITLE_CHARACTERS = 38
+"""A panel of two beside each other holds so many bold characters."""
 MANY_USERS = 2_000
 """Past this many points a figure's marks are pixels in the SVG, too."""
 
@@ -126,6 +129,12 @@ def panels(
     for spare in axes[count:]:
         spare.remove()
     return canvas, axes[:count]
+
+
+def panel_title(axis: Axes, text: str) -> None:
+    """A panel's title, broken into lines that do not reach into the panel beside it."""
+    lines = [part for line in text.split("\n") for part in textwrap.wrap(line, TITLE_CHARACTERS)]
+    axis.set_title("\n".join(lines))
 
 
 def arm_color(arm: str) -> str:

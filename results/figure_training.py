@@ -23,6 +23,7 @@ from results.figure_style import (
     MUTED,
     VERMILLION,
     arm_color,
+    panel_title,
     panels,
     zero_line,
 )
@@ -68,7 +69,7 @@ def shift_norms(analysis: Analysis) -> Canvas | None:
     for axis, arm in zip(axes, arms, strict=True):
         level = users[users["arm"] == arm].set_index("user_id")["level"].to_dict()
         _shift_lines(axis, steps[steps["arm"] == arm], level)
-        axis.set_title(arm_title(arm))
+        panel_title(axis, arm_title(arm))
         axis.set_xlabel("step of the micro-update")
         axis.grid()
     axes[0].set_ylabel("shift norm")
@@ -115,7 +116,7 @@ def drift_against_gain(analysis: Analysis) -> Canvas | None:
         zero_line(axis, vertical=False)
         ends = interval(rho["low"], rho["high"], digits=2, signed=True)
         said = f"Spearman {number(rho['rho'], digits=2, signed=True)}"
-        axis.set_title(f"{arm_title(arm)}: {said} {ends if math.isfinite(rho['low']) else ''}")
+        panel_title(axis, f"{arm_title(arm)}\n{said} {ends if math.isfinite(rho['low']) else ''}")
         axis.set_xlabel("shift norm after the last step")
         axis.grid()
     axes[0].set_ylabel("shrunken gain over the shared adapter")

@@ -23,6 +23,7 @@ from results.figure_style import (
     TIED,
     arm_color,
     arm_labels,
+    panel_title,
     panels,
     zero_line,
 )
@@ -154,7 +155,7 @@ def own_against_swapped(analysis: Analysis) -> Canvas | None:
         if row is not None:
             size = number(row["mean_lift"], signed=True)
             ends_text = interval(*bounds(row), signed=True)
-            axis.set_title(f"{contrast_title(contrast.name)}\n{size} {ends_text}")
+            panel_title(axis, f"{contrast_title(contrast.name)}\n{size} {ends_text}")
         axis.set_xlabel("lift under another user's adapter")
     axes[0].set_ylabel("lift under the own adapter")
     return canvas
@@ -190,9 +191,8 @@ def sorted_lifts(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
         if row is not None:
             low, high = row["share_hurt_low"], row["share_hurt_high"]
             hurt = f"{row['hurt']} hurt ({share(low)} to {share(high)})"
-            axis.set_title(
-                f"{contrast_title(name)}\n{row['helped']} helped, {row['tied']} tied, {hurt}"
-            )
+            counted = f"{row['helped']} helped, {row['tied']} tied, {hurt}"
+            panel_title(axis, f"{contrast_title(name)}\n{counted}")
         axis.set_xlabel("users, sorted by lift")
     axes[0].set_ylabel(f"lift in {analysis.metrics[analysis.primary_metric].title}")
     return canvas

@@ -37,6 +37,10 @@ from results.wording import (
 RUN = "python -m orchestrator run --study"
 
 
+MANY_FINDINGS = 12
+"""Past so many findings the summary shows a table instead of sentences."""
+
+
 def findings(analysis: Analysis, contrasts: Iterable[Contrast]) -> tuple[str, ...]:
     """One sentence for each contrast on the primary metric."""
     rows = [analysis.row(contrast.name) for contrast in contrasts]
@@ -75,8 +79,7 @@ def summary_section(analysis: Analysis, advice: Sequence[str], facts: Facts) -> 
         blocks.append(Bullets(items=leading))
     else:
         blocks.append(not_run("A per-user arm with its swapped control", "per_persona"))
-    rest = findings(analysis, asked(analysis, "personal_step", "prompted", "adapted"))
-    blocks += [Bullets(items=rest)] if rest else []
+    blocks += _other_findings(analysis, asked(analysis, "personal_step", "prompted", "adapted"))
     if told := facts.get("persona_findings"):
         blocks.append(Text(text="Persona prediction, whose message is this:"))
         blocks.append(Bullets(items=tuple(told)))
@@ -84,6 +87,15 @@ def summary_section(analysis: Analysis, advice: Sequence[str], facts: Facts) -> 
     trust = caution(len(analysis.users), analysis.n_seeds)
     blocks += [Text(text=f"To be read with care: {trust}.", tone="note")] if trust else []
     return Section(key="summary", title="Summary", blocks=tuple(blocks))
+
+
+def _other_findings(analysis: Analysis, contrasts: Sequence[Contrast]) -> list[Block]:
+    """A sentence each, or a table where sentences would be a wall."""
+    if len(contrasts) > MANY_FINDINGS:
+        caption = "Each arm against the baseline, the step before it and the few-shot prompt"
+        return [contrast_table(analysis, contrasts, caption=caption)]
+    told = findings(analysis, contrasts)
+    return [Bullets(items=told)] if told else []
 
 
 def results_section(

@@ -9,6 +9,7 @@ import pytest
 
 from results.analysis import analyze
 from results.figure_inline import MAX_SVG_BYTES, inline_figure
+from results.figure_style import house_style
 from results.figures import FIGURES, draw_figures, leading_arm, typical_users
 from tests.results_study import fake_collected
 
@@ -133,3 +134,31 @@ def test_the_shown_arm_is_the_best_per_user_arm_and_users_span_its_lifts(whole):
     lifts = analysis.lifts_of("lora_per_user - baseline").set_index("user_id")["lift"]
     low, _, high = typical_users(analysis, "lora_per_user")
     assert (lifts.idxmin(), lifts.idxmax()) == (low, high)
+
+
+@pytest.mark.parametrize("name", ["drift_vs_gain", "clusters", "macro_metrics", "own_vs_swapped"])
+def test_titles_of_panels_do_not_reach_into_each_other(name):
+    ends = (
+        "all",
+        "per_user",
+        "cluster",
+        "cluster_user",
+        "cluster_user_swapped",
+        "cluster_user_gated",
+    )
+    arms = {
+        f"{kind}_{end}": 0.1 + 0.02 * n for kind in ("lora", "prefix") for n, end in enumerate(ends)
+    }
+    collected = fake_collected(users=8, arms={"baseline": 0.0, **arms})
+    clusters = {f"user_{number:03d}": number % 2 for number in range(8)}
+    analysis = analyze(collected, seed=0, margin=0.01, resamples=100, clusters=clusters)
+    with house_style():
+        canvas = FIGURES[name].draw(analysis, collected)
+        assert canvas is not None
+        canvas.draw_without_rendering()
+        boxes = [axis.title.get_window_extent() for axis in canvas.axes]
+    assert len(boxes) > 1
+    for place, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.x1 <= canvas.bbox.x1
+        assert not any(box.overlaps(other) for other in boxes[:place])
