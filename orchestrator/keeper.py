@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,20 @@ from orchestrator.exit_codes import InfrastructureError
 from orchestrator.plan import PlannedCell
 from orchestrator.worker import CellReport
 from results.ledger import Ledger
+from results.lock import LockError
 from results.record import RecordError
 
 
 class LedgerKeeper:
-    """Turns reports into records; lives in the driver, the ledger's only writer."""
+    """Turns reports into records; lives in the driver, the ledger's only writer.
 
-    def __init__(self, ledger: Ledger) -> None:
+    ``fence`` is asked before every write; it raises LockError in a driver that was thought dead
+    and lost the workspace to another one, whose records it must not touch.
+    """
+
+    def __init__(self, ledger: Ledger, *, fence: Callable[[], None] = lambda: None) -> None:
         self.ledger = ledger
+        self._fence = fence
 
     def keep(
         self, cell: PlannedCell, report: CellReport, environment: Mapping[str, str], attempts: int
@@ -28,8 +34,10 @@ class LedgerKeeper:
         """Commit a cell; the reason where its outcome is nothing to build upon.
 
         Raises:
-            InfrastructureError: the disk does not take the record.
+            InfrastructureError: the disk does not take the record, or the workspace is no
+                longer this driver's.
         """
+        self._check_fence()
         staging = Path(report.staging)
         try:
             reason = _all_failed(staging)
@@ -47,9 +55,20 @@ class LedgerKeeper:
         return None
 
     def lose(self, cell: PlannedCell, error: str, attempts: int) -> None:
-        """Note a failed cell; it runs again with the next command."""
+        """Note a failed cell; it runs again with the next command.
+
+        Raises:
+            InfrastructureError: the workspace is no longer this driver's.
+        """
+        self._check_fence()
         spec = cell.spec.model_dump(mode="json")
         self.ledger.fail(cell.cell_id, spec=spec, error=error, attempts=attempts)
+
+    def _check_fence(self) -> None:
+        try:
+            self._fence()
+        except LockError as error:
+            raise InfrastructureError(str(error)) from error
 
 
 def _all_failed(staging: Path) -> str | None:

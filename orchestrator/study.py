@@ -122,7 +122,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
     started = False
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with workspace_lock(root), ExitStack() as stack:
+        with workspace_lock(root) as lock, ExitStack() as stack:
             if request.fresh:
                 clear(request.workspace)
             ray = _Ray(request, screen, stack, stop)
@@ -133,7 +133,9 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
             make_plan(request.settings, study=request.study, facts=facts)  # Refuses what is bad.
             started = True
             status = StatusFile(root, study=request.study.name)
-            sweeper = Sweeper(request.workspace, placement, screen, stop, status, ray.start)
+            sweeper = Sweeper(
+                request.workspace, placement, screen, stop, status, ray.start, lock.confirm
+            )
             choices = _choices(request, facts=facts, sweeper=sweeper)
             study = with_choices(request.study, choices)
             plan = make_plan(request.settings, study=study, facts=facts)
@@ -278,6 +280,7 @@ class _Run:
             key = finished_key(records, self.plan, settings, prepared=prepared)
         if not has_scores(self.plan, records):
             return self._nothing_scored(records, ledger, reused=reused, began=began)
+        self.sweeper.fence()
         say("Tables, statistics, figures and report …")
         status.update("reporting")
         summary = finish(

@@ -43,6 +43,8 @@ class Sweeper:
     stop: StopSignal
     status: StatusFile
     start_ray: Callable[[], RaySession]
+    fence: Callable[[], None] = lambda: None
+    """Raises LockError once the workspace is another driver's; asked before every write."""
 
     def run(
         self,
@@ -74,7 +76,7 @@ class Sweeper:
                     cells,
                     finished=set(finished),
                     options=options,
-                    keeper=LedgerKeeper(ledger),
+                    keeper=LedgerKeeper(ledger, fence=self.fence),
                     observers=[tally, self.status, display],  # type: ignore[list-item]
                     stop=self.stop.check,
                     more=more,

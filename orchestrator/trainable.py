@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from dataclasses import asdict
 from importlib import import_module
@@ -73,9 +74,7 @@ class PersonalizationTrial(Trainable):
             return _result(NOTHING, environment={}, done=True)
         cell_id, spec = self._cells[self._next]
         self._next += 1
-        staging = self._places.staging / f"{cell_id}-{self._attempt}-{self.trial_id}"
-        # A retry of this trial may find what its killed predecessor left.
-        shutil.rmtree(staging, ignore_errors=True)
+        staging = self._new_staging(cell_id)
         retry = self._places.staging / f"{cell_id}-{self._attempt}.smaller"
         smaller = retry.exists()
         report = self._worker_for(self.config).run(
@@ -88,6 +87,17 @@ class PersonalizationTrial(Trainable):
             raise OutOfMemoryError(report.error)
         retry.unlink(missing_ok=True)
         return _result(report, environment=self._worker_for(self.config).environment(), done=False)
+
+    def _new_staging(self, cell_id: str) -> Path:
+        """A folder of this try alone.
+
+        A worker on a node that was cut off may outlive the retry of its trial: what it writes
+        then goes where nobody looks. What a dead one left is removed.
+        """
+        prefix = f"{cell_id}-{self._attempt}-{self.trial_id}-"
+        for left in self._places.staging.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return self._places.staging / f"{prefix}{secrets.token_hex(4)}"
 
     def _take(self, config: dict[str, Any]) -> None:
         places = Places(**{name: Path(path) for name, path in config["places"].items()})

@@ -76,6 +76,15 @@ class WorkspaceLock:
                 "life; this one stops, and what it finished is kept"
             )
 
+    def confirm(self) -> None:
+        """Look now whether the lock is still ours, before a write that must not be another's.
+
+        Raises:
+            LockError: it is not.
+        """
+        self.beat()
+        self.check()
+
     def release(self) -> None:
         """Remove the file if it is ours, then let the system's lock go, in this order."""
         with suppress(OSError):

@@ -29,6 +29,8 @@ class FakeWorker:
             return CellReport(cell_id, False, "", "Traceback: planted", NO_METRIC, 0.0)
         if "dies" in spec.arm:
             self._die_if_first(cell_id, always="always" in spec.arm)
+        if "outlived" in spec.arm:
+            self._go_on_unseen(cell_id, staging)
         if "slow" in spec.arm:
             time.sleep(600)
         if spec.parent is not None and not (self.places.ledger / spec.parent).is_dir():
@@ -36,6 +38,21 @@ class FakeWorker:
         staging.mkdir(parents=True)
         (staging / "made.txt").write_text(f"{os.getpid()} {self.cells}")
         return CellReport(cell_id, True, str(staging), "", 0.5, 0.0)
+
+    def _go_on_unseen(self, cell_id: str, staging: Path) -> None:
+        """The first try dies for Ray, and writes after all once the second one has begun.
+
+        Both in one: the second try writes into the first one's folder, as a worker on a node that
+        was cut off would.
+        """
+        mark = self.places.staging.parent / f"first-{cell_id}"
+        if not mark.exists():
+            mark.write_text(str(staging))
+            staging.mkdir(parents=True)
+            os._exit(9)
+        late = Path(mark.read_text())
+        late.mkdir(parents=True, exist_ok=True)
+        (late / "made.txt").write_text("late")
 
     def _note_size(self, cell_id: str, smaller_passes: bool) -> None:
         with (self.places.staging.parent / f"tried-{cell_id}").open("a") as file:

@@ -158,6 +158,15 @@ def test_a_killed_worker_is_replaced_and_the_attempts_are_counted(
     assert book.attempts == {"once": 2, "good": 1, "child": 1}
 
 
+def test_a_worker_that_outlives_its_retry_is_never_heard(tiny_ray: None, tmp_path: Path) -> None:
+    book, _ = sweep(tmp_path, [cell("twice", arm="outlived")])
+    assert book.attempts == {"twice": 2}
+    late = Path((tmp_path / "first-twice").read_text())
+    assert (late / "made.txt").read_text() == "late"
+    # Not even in the same folder: the record holds what the second try wrote, and that alone.
+    assert (tmp_path / "ledger" / "twice" / "made.txt").read_text() != "late"
+
+
 def test_a_worker_that_always_dies_fails_its_cell_after_three_retries(
     tiny_ray: None, tmp_path: Path
 ) -> None:
