@@ -95,8 +95,8 @@ def test_the_same_command_again_runs_nothing(
     before = table_hashes(finished)
     assert main(["run", "--workspace", str(finished), *STUDY, *SMALL]) == ExitCode.DONE
     shown = capsys.readouterr().out
-    assert "All 19 cells of study per_persona are done." in shown
-    assert "0 cells run, 19 found done" in shown
+    assert "All 18 cells of study per_persona are done." in shown
+    assert "0 cells run, 18 found done" in shown
     assert table_hashes(finished) == before
 
 
@@ -108,7 +108,13 @@ def test_a_lost_record_is_run_again_to_the_same_tables(finished: Path, tmp_path:
     before = table_hashes(root)
     items = ledger.path(victim.cell_id, "items.parquet")
     items.write_bytes(items.read_bytes()[:-9])
+    # What a killed driver's Tune left, cut off and empty: nothing reads it.
+    left = root / "results" / "tune" / "earlier"
+    left.mkdir(parents=True)
+    (left / "experiment_state-2026-01-01_00-00-00.json").write_text('{"trial_data": [')
+    (left / "tuner.pkl").write_bytes(b"")
     assert main(["run", "--workspace", str(root), *STUDY, *SMALL]) == ExitCode.DONE
+    assert not left.exists()
     assert any((root / "quarantine").iterdir())
     assert table_hashes(root) == before
     again = ledger.load(victim.cell_id)
@@ -267,4 +273,4 @@ def test_a_study_in_the_same_workspace_reuses_what_is_there(
 ) -> None:
     words = ["--workspace", str(finished), "--study", "global", *SMALL]
     assert main(["run", *words]) == ExitCode.DONE
-    assert "0 cells run, 11 found done" in capsys.readouterr().out
+    assert "0 cells run, 10 found done" in capsys.readouterr().out
