@@ -32,8 +32,8 @@ class Check:
 
 
 def validate_workspace(root: Path) -> list[Check]:
-    """Data by the sizes in their manifest, records and their files by SHA-256."""
-    return [_data(root), *_records(root)]
+    """Data by the sizes in their manifest, records and their files by SHA-256; then the stages."""
+    return [_data(root), *_records(root), *_stages(root)]
 
 
 def _data(root: Path) -> Check:
@@ -62,6 +62,20 @@ def _records(root: Path) -> list[Check]:
         text = ", ".join(f"{note['arm']} ({name})" for name, note in sorted(notes.items())[:6])
         checks.append(Check("failed cells", "warning", f"{text}; the next run tries them again"))
     return checks
+
+
+def _stages(root: Path) -> list[Check]:
+    """The last report's checkpoints; a stage that did not pass leaves the workspace whole."""
+    from results.checkpoints import read_checkpoints
+
+    done = read_checkpoints(root)
+    if not done:
+        return [Check("stages", "warning", "no report yet; `python -m orchestrator report`")]
+    return [
+        Check(one.stage, "ok" if one.status == "passed" else "warning", told)
+        for one in done
+        for told in [one.detail if one.status == "passed" else f"{one.status}: {one.detail}"]
+    ]
 
 
 def examine_machine(root: Path) -> list[Check]:

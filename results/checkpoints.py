@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from results.analysis import Analysis
 from results.contrasts import BASELINE, is_all_persona, is_gated, is_per_user, is_swapped
 from results.facts import Facts
 from results.figure_style import Figure
+from results.files import write_json
 from results.wording import arm_title, number, p_text, plural, verdict
 
 Status = Literal["passed", "not passed", "not run"]
 NEEDED_FIGURES = 4
+CHECKPOINTS_FILE = Path("results/checkpoints.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,20 @@ def checkpoints(analysis: Analysis, *, facts: Facts, figures: Sequence[Figure]) 
         _persona(facts),
         _outputs(analysis, figures),
     ]
+
+
+def write_checkpoints(path: Path, done: Sequence[Checkpoint]) -> Path:
+    """Write the checkpoints for ``read_checkpoints``."""
+    return write_json(path, [asdict(one) for one in done])
+
+
+def read_checkpoints(workspace: Path) -> list[Checkpoint]:
+    """The checkpoints of a workspace's last report; none where there is no such report."""
+    try:
+        found = json.loads((workspace / CHECKPOINTS_FILE).read_text(encoding="utf-8"))
+        return [Checkpoint(**one) for one in found]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def _check(stage: str, passed: bool, detail: str) -> Checkpoint:

@@ -17,7 +17,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from results.analysis import Analysis
-from results.checkpoints import checkpoints
+from results.checkpoints import CHECKPOINTS_FILE, checkpoints, write_checkpoints
 from results.contrasts import BASELINE, is_swapped
 from results.decisions import Decision, recommendation
 from results.document import (
@@ -114,6 +114,7 @@ def write_report(
     )
     return [
         *write_stats(workspace, analysis),
+        write_checkpoints(results / CHECKPOINTS_FILE.name, done),
         write_atomic(
             workspace / "REPORT.md",
             render_markdown(title, sections, root=workspace, link="results/report.html").encode(),

@@ -33,7 +33,7 @@ from results.document import (
 from results.facts import Facts
 from results.report_tables import title_of
 from results.stats import methods
-from results.wording import arm_title, bounds, caution, interval, number, plural, share
+from results.wording import SKEWED, arm_title, bounds, caution, interval, number, plural, share
 
 UNKNOWN = "not recorded"
 MAX_MISSING = 40
@@ -197,6 +197,7 @@ def _statistics(analysis: Analysis) -> tuple[str, ...]:
         *(f"{_METHODS.get(name, name)}: {text}." for name, text in made.items()),
         "With several seeds the reported interval is over users and seeds: crossed where an "
         "adapter is shared (a seed moves all users together), nested within users otherwise.",
+        f"Where intervals miss their nominal 95 %: {SKEWED}.",
         f"This run: {analysis.resamples:,} resamples, seed {analysis.seed}.",
         "A contrast that is not significant is never called «no difference»; the smallest "
         "detectable lift stands beside it.",

@@ -20,6 +20,11 @@ LIBERAL = (
     "with so few users the percentile interval is too short: in simulation at 20 users it misses "
     "the true mean some 7 % of the time instead of 5 %"
 )
+SKEWED = (
+    "in simulation with heavy-tailed lifts (Student's t, 3 degrees of freedom) the BCa interval "
+    "covers the true mean in 87, 89 and 93 % of studies of 12, 20 and 200 users instead of 95 %, "
+    "the percentile interval in 90, 92 and 94 %"
+)
 ONE_SEED = (
     "one training seed: the intervals hold for these trained adapters and carry no claim about "
     "training noise"

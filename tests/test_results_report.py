@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
+from orchestrator.checks import validate_workspace
 from results.analysis import analyze
 from results.decisions import decide
 from results.document import Section, Text, markdown_cell, markdown_fence
@@ -97,6 +98,7 @@ def test_sections_are_those_asked_for_and_checkpoints_end_the_report(study):
     assert [title for title in outline.headings if title != "Users"] == titles
     assert outline.open == []
     assert "own − swapped" in markdown[: markdown.index("## Introduction")]
+    assert "BCa interval covers the true mean in 87, 89 and 93 %" in markdown
 
 
 def test_the_page_loads_nothing_and_texts_stay_text(study):
@@ -228,6 +230,13 @@ def test_checkpoints_pass_fail_and_not_run_by_their_numbers(tmp_path):
     told = "40 validation items of 8 users answered twice: 0 came out otherwise, "
     assert f"| Baseline reproducible | passed | {told}likelihoods differ by up to 0 " in ending
     assert "| Persona accuracy above chance | passed | accuracy 0.300" in ending
+    shown = {check.name: check for check in validate_workspace(tmp_path)}
+    assert shown["Baseline reproducible"].state == "ok"
+    assert shown["Baseline reproducible"].found.startswith(told)
+    assert shown["Splits valid and leak-free"].state == "warning"
+    assert shown["Splits valid and leak-free"].found == "not passed: 2 sessions in two parts"
+    (tmp_path / "results" / "checkpoints.json").unlink()
+    assert "no report yet" in validate_workspace(tmp_path)[-1].found
     silent, _ = reported(tmp_path / "b", users=8)
     assert silent[silent.index("## Checkpoints") :].count("not run") >= 3
 
