@@ -14,6 +14,7 @@ from orchestrator.exit_codes import ExitCode, InputError
 from orchestrator.finish import SUMMARY_FILE, ArmRow, Summary, known_summary
 from orchestrator.study import Request
 from orchestrator.workspace import Workspace
+from results.lock import LOCK_FILE, workspace_lock
 from search_spaces.catalog import STUDIES
 
 
@@ -70,6 +71,24 @@ def test_bad_input_is_one_message_and_leaves_nothing(
     assert message in err.replace("\n", " ")
     assert "Traceback" not in out + err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [(), ("--fresh",)])
+def test_a_second_driver_on_a_workspace_is_told_who_has_it_and_touches_nothing(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "results" / "ledger" / "cell" / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    with workspace_lock(tmp_path) as lock:
+        code, _, err = run(capsys, "run", "--workspace", str(tmp_path), *words)
+        assert code == ExitCode.INFRASTRUCTURE
+        assert f"in use by process {lock.holder.pid} on {lock.holder.host}" in " ".join(err.split())
+        lock.confirm()
+    left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"results"}
+    assert record.read_text() == "{}"
+    assert not (tmp_path / LOCK_FILE).exists()
 
 
 def test_everything_wrong_in_a_file_is_told_at_once(
@@ -244,7 +263,6 @@ def test_the_closing_table_compares_only_where_there_is_something_to_compare() -
     table = summary_table([alone])
     assert table.title == "Macro ROUGE-L on test items, n = 14 users"
     assert [column.header for column in table.columns] == ["arm", "ROUGE-L"]
-    assert table.min_width == len(table.title)  # One line.
     table = summary_table([alone, helped])
     assert table.title == "Macro ROUGE-L on test items, lift over the baseline, n = 14 users"
     assert [list(column.cells)[1] for column in table.columns] == [
