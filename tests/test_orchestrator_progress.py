@@ -43,9 +43,9 @@ class Clock:
 
 def test_a_tally_counts_stages_and_names_the_best_arm() -> None:
     clock = Clock()
-    done = cell("baseline", "evaluate", "val")
-    tally = SweepTally(PLAN.cells, finished={done.cell_id}, clock=clock)
-    assert (tally.total, tally.done, tally.reused) == (6, 1, 1)
+    before = {cell("baseline", purpose, "val").cell_id for purpose in ("evaluate", "repeat")}
+    tally = SweepTally(PLAN.cells, finished=before, clock=clock)
+    assert (tally.total, tally.done, tally.reused) == (7, 2, 2)
     assert tally.seconds_left() is None
     for arm, macro in (("lora_all", 0.6), ("prefix_all", 0.7)):
         for purpose, split, value in (("train", "val", 0.9), ("evaluate", "test", macro)):
@@ -87,7 +87,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
             tally.finished(one, report(one, 0.5))
             display.finished(one, report(one, 0.5))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "baseline: 2/2 done, all 2/6, best 0.500 (baseline)" in text
+    assert "baseline: 3/3 done, all 3/7, best 0.500 (baseline)" in text
     assert "\x1b" not in text
 
 
@@ -98,7 +98,7 @@ def test_a_terminal_shows_a_table() -> None:
         pass
     console.print(sweep_table(tally))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "0 of 6 cells" in text
+    assert "0 of 7 cells" in text
     assert "global" in text
     assert "0/4" in progress_line(tally, tally.stages["global"])
 
@@ -119,7 +119,7 @@ def test_the_status_file_tells_how_a_run_stands(tmp_path: Path) -> None:
     assert found is not None
     assert (found["state"], found["pid"]) == ("running", os.getpid())
     assert is_alive(found)
-    assert [stage["total"] for stage in found["progress"]["stages"]] == [2, 4]
+    assert [stage["total"] for stage in found["progress"]["stages"]] == [3, 4]
     assert not is_alive({**found, "pid": 2**22 + 1})
     (tmp_path / "results" / "status.json").write_text("{")
     assert read_status(tmp_path) is None
