@@ -264,10 +264,10 @@ def run(
 
 
 @contextmanager
-def _watch(tally: Any) -> Iterator[Any]:
+def _watch(tally: Any, board: Any) -> Iterator[Any]:
     from orchestrator.progress import SweepDisplay
 
-    with SweepDisplay(out, tally) as display:
+    with SweepDisplay(out, tally, board) as display:
         yield display
 
 
@@ -277,7 +277,7 @@ def _say(text: str) -> None:
 
 
 def _show_outcome(outcome: Any, root: Path) -> None:
-    from orchestrator.progress import duration
+    from orchestrator.sweep_view import duration
 
     if outcome.summary.rows:
         out.print(summary_table(outcome.summary.rows))
@@ -379,7 +379,7 @@ def _show_plan(
 ) -> int:
     from orchestrator.estimate import Prices
     from orchestrator.outlook import look_ahead
-    from orchestrator.progress import duration
+    from orchestrator.sweep_view import duration
 
     outlook = look_ahead(request, prices=Prices(per_gpu_hour, per_hour), probe=probe)
     if as_json:
@@ -489,36 +489,25 @@ def export(
 
 
 @app.command()
-def status(workspace: Place = Path(), as_json: AsJson = False) -> int:
-    """Show how the last or running study of a workspace stands.
+def status(
+    workspace: Place = Path(),
+    watch: Annotated[bool, typer.Option("--watch", help="Until the run has ended.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show how the last or running study of a workspace stands; needs no Ray, writes nothing.
 
-    Example: python -m orchestrator status --workspace runs/first
+    Example: python -m orchestrator status --workspace runs/first --watch
     """
-    from orchestrator.status import is_alive, read_status
+    from orchestrator.status_view import known_status, status_view, watch_status
 
-    found = read_status(workspace)
-    if found is None:
-        raise InputError(f"{workspace.resolve()} holds no run; start one with `run`")
-    running = found["state"] in ("starting", "running", "reporting")
-    state = "died; give the same command again" if running and not is_alive(found) else None
-    shown = dict(found) | ({"state": state} if state else {})
-    if as_json:
-        out.print_json(json.dumps(shown))
-        return ExitCode.DONE
-    out.print(f"study {shown['study']}: {shown['state']}", markup=False, highlight=False)
-    table = Table()
-    for name in ("stage", "done", "running", "failed", "blocked", "best macro ROUGE-L"):
-        table.add_column(name)
-    for stage in shown.get("progress", {}).get("stages", []):
-        best = f"{stage['best_macro']:.3f} ({stage['best_arm']})" if stage["best_arm"] else ""
-        numbers = (f"{stage['done']}/{stage['total']}", *(str(stage[n]) for n in
-                   ("running", "failed", "blocked")))  # fmt: skip
-        table.add_row(stage["stage"], *numbers, best)
-    if table.row_count:
-        out.print(table)
-    for failure in shown.get("progress", {}).get("failures", []):
-        text = f"failed: {failure['arm']} ({failure['cell_id']}): {failure['reason']}"
-        out.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    if watch and as_json:
+        raise InputError("--watch shows tables and --json is read once: give one of them")
+    if watch:
+        watch_status(workspace, out)
+    elif as_json:
+        out.print_json(json.dumps(known_status(workspace)))
+    else:
+        out.print(status_view(known_status(workspace)))
     return ExitCode.DONE
 
 

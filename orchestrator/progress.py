@@ -9,9 +9,10 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
+from orchestrator.live_board import LiveBoard
 from orchestrator.plan import PlannedCell
+from orchestrator.sweep_view import duration, sweep_view
 from orchestrator.tally import StageCount, SweepTally
 from orchestrator.worker import NO_METRIC, CellReport
 
@@ -20,16 +21,16 @@ LINE_SECONDS = 15.0
 
 
 class SweepDisplay:
-    """Shows a tally; an observer of the sweep, used as a context manager around it.
+    """Shows a tally and a leaderboard; an observer of the sweep, a context manager around it.
 
-    It must come after the tally among the observers, so that it shows counts already updated.
+    It must come after both among the observers, so that it shows counts already updated.
     """
 
-    def __init__(self, console: Console, tally: SweepTally) -> None:
+    def __init__(self, console: Console, tally: SweepTally, board: LiveBoard) -> None:
         self.console = console
         self.tally = tally
         self._live = Live(
-            get_renderable=lambda: sweep_table(tally),
+            get_renderable=lambda: sweep_view(tally.snapshot(), board.rows()),
             console=console,
             refresh_per_second=2,
             transient=True,
@@ -91,31 +92,5 @@ def progress_line(tally: SweepTally, stage: StageCount) -> str:
     return ", ".join(parts)
 
 
-def sweep_table(tally: SweepTally) -> Table:
-    """Stages × counts, with the best arm so far and the time left."""
-    left = tally.seconds_left()
-    rest = "estimating the time left" if left is None else f"about {duration(left)} left"
-    title = f"{tally.done} of {tally.total} cells, {duration(tally.seconds)} so far, {rest}"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("stage")
-    for name in ("done", "running", "failed", "blocked"):
-        table.add_column(name, justify="right")
-    table.add_column("best macro ROUGE-L so far")
-    for stage in tally.stages.values():
-        numbers = (f"{stage.done}/{stage.total}", stage.running, stage.failed, stage.blocked)
-        table.add_row(stage.stage, *map(str, numbers), _best(stage))
-    return table
-
-
 def _best(stage: StageCount) -> str:
     return "" if stage.best_macro == NO_METRIC else f"{stage.best_macro:.3f} ({stage.best_arm})"
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

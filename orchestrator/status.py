@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.writing import write_json
+from orchestrator.live_board import LiveBoard
 from orchestrator.plan import PlannedCell
 from orchestrator.tally import SweepTally
 from orchestrator.worker import CellReport
@@ -31,11 +32,12 @@ class StatusFile:
             "started_utc": _now(),
         }
         self._tally: SweepTally | None = None
+        self._board: LiveBoard | None = None
         self._written = 0.0
 
-    def follow(self, tally: SweepTally) -> None:
-        """Take the counts of this sweep."""
-        self._tally = tally
+    def follow(self, tally: SweepTally, board: LiveBoard) -> None:
+        """Take the counts and the leaderboard of this sweep."""
+        self._tally, self._board = tally, board
 
     def update(self, state: str, **values: Any) -> None:
         """Write a new state, and what else is known by now."""
@@ -69,6 +71,8 @@ class StatusFile:
         self._written = time.monotonic()
         if self._tally is not None:
             self.values["progress"] = self._tally.snapshot()
+        if self._board is not None:
+            self.values["leaderboard"] = self._board.rows()
         write_json(self.path, self.values | {"updated_utc": _now()}, depth=2)
 
 

@@ -24,11 +24,11 @@ from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, 
 from orchestrator.placement import Machine, Placement
 from orchestrator.placing import place_study
 from orchestrator.plan import Facts, Plan, make_plan
-from orchestrator.progress import duration
 from orchestrator.search import check_searchable
 from orchestrator.settings import Settings
 from orchestrator.signals import StopSignal
 from orchestrator.status import StatusFile
+from orchestrator.sweep_view import duration
 from orchestrator.sweeping import Screen, Sweeper
 from orchestrator.workspace import (
     Workspace,

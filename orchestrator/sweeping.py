@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cluster import RaySession
 from orchestrator.keeper import LedgerKeeper
+from orchestrator.live_board import LiveBoard
 from orchestrator.placement import Placement
 from orchestrator.plan import PlannedCell
 from orchestrator.signals import StopSignal
@@ -30,7 +31,7 @@ class Screen:
     """
 
     say: Callable[[str], None]
-    watch: Callable[[SweepTally], AbstractContextManager[object]]
+    watch: Callable[[SweepTally, LiveBoard], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +68,26 @@ class Sweeper:
             tune_folder=self.workspace.tune,
         )
         tally = SweepTally(cells, finished=set(finished))
-        self.status.follow(tally)
+        board = LiveBoard(ledger)
+        board.planned(cells, finished)
+        self.status.follow(tally, board)
         self.status.update("running", dashboard=session.dashboard, reused=len(finished))
         self._announce(cells, len(finished))
         try:
-            with self.screen.watch(tally) as display, self.stop.polled():
+            with self.screen.watch(tally, board) as display, self.stop.polled():
                 run_sweep(
                     cells,
                     finished=set(finished),
                     options=options,
                     keeper=LedgerKeeper(ledger, fence=self.fence),
-                    observers=[tally, self.status, display],  # type: ignore[list-item]
+                    observers=[tally, board, self.status, display],  # type: ignore[list-item]
                     stop=self.stop.check,
                     more=more,
                 )
         except BaseException as error:
             self.status.update("stopped", reason=f"{type(error).__name__}: {error}")
             raise
+        board.read()
         remove_empty_folders(self.workspace.tune)
 
     def _announce(self, cells: Sequence[PlannedCell], reused: int) -> None:

@@ -8,14 +8,19 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from orchestrator.live_board import LiveBoard
 from orchestrator.plan import Facts, PlannedCell, make_plan
-from orchestrator.progress import SweepDisplay, duration, progress_line, sweep_table
+from orchestrator.progress import SweepDisplay, progress_line
 from orchestrator.settings import Settings
 from orchestrator.status import StatusFile, is_alive, read_status
+from orchestrator.status_view import DIED, known_status, watch_status
+from orchestrator.sweep_view import duration, sweep_view
 from orchestrator.tally import SweepTally
 from orchestrator.worker import NO_METRIC, CellReport
+from results.ledger import Ledger
 from search_spaces.catalog import STUDIES
 
 PLAN = make_plan(
@@ -78,10 +83,10 @@ def test_blocks_of_one_arm_are_averaged_over_their_users() -> None:
     assert abs(tally.stages["global"].best_macro - 0.7) < 1e-12
 
 
-def test_without_a_terminal_there_are_plain_lines() -> None:
+def test_without_a_terminal_there_are_plain_lines(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     tally = SweepTally(PLAN.cells, finished=())
-    with SweepDisplay(console, tally) as display:
+    with SweepDisplay(console, tally, LiveBoard(Ledger(tmp_path))) as display:
         for one in PLAN.of_stage("baseline"):
             tally.started(one)
             tally.finished(one, report(one, 0.5))
@@ -91,12 +96,12 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     assert "\x1b" not in text
 
 
-def test_a_terminal_shows_a_table() -> None:
+def test_a_terminal_shows_a_table(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     tally = SweepTally(PLAN.cells, finished=())
-    with SweepDisplay(console, tally):
+    with SweepDisplay(console, tally, LiveBoard(Ledger(tmp_path))):
         pass
-    console.print(sweep_table(tally))
+    console.print(sweep_view(tally.snapshot(), ()))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "0 of 7 cells" in text
     assert "global" in text
@@ -113,7 +118,7 @@ def test_the_status_file_tells_how_a_run_stands(tmp_path: Path) -> None:
     assert read_status(tmp_path) is None
     status = StatusFile(tmp_path, study="global")
     tally = SweepTally(PLAN.cells, finished=())
-    status.follow(tally)
+    status.follow(tally, LiveBoard(Ledger(tmp_path)))
     status.update("running", dashboard=None)
     found = read_status(tmp_path)
     assert found is not None
@@ -139,3 +144,66 @@ def test_a_tally_takes_in_cells_that_a_search_plans_later() -> None:
     left, expected = tally.seconds_left(), whole.seconds_left()
     assert left is not None
     assert expected is not None
+
+
+def running(root: Path, **values: object) -> None:
+    tally = SweepTally(PLAN.cells, finished={PLAN.cells[0].cell_id})
+    tally.started(PLAN.cells[1])
+    tally.failed(PLAN.cells[1], "ValueError: planted [red]")
+    status = {
+        "study": "global",
+        "state": "running",
+        "pid": os.getpid(),
+        "dashboard": "http://127.0.0.1:8265",
+        "progress": tally.snapshot(),
+        "leaderboard": [
+            {"arm": "lora_all", "users": 3, "mean": 0.5, "lift": 0.1, "low": 0.0, "high": 0.2},
+            {"arm": "baseline", "users": 3, "mean": 0.4, "lift": None, "low": None, "high": None},
+        ],
+    }
+    path = root / "results" / "status.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(status | values))
+
+
+def test_watching_shows_counts_leaderboard_and_reasons_until_the_run_has_ended(
+    tmp_path: Path,
+) -> None:
+    running(tmp_path)
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            running(tmp_path, state="done")
+
+    console = Console(file=io.StringIO(), width=80)
+    watch_status(tmp_path, console, wait=wait)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert len(waits) == 2
+    # Nothing changed in the first two seconds, so that there are two views.
+    assert text.count("study global: running") == text.count("study global: done") == 1
+    assert "Ray dashboard: http://127.0.0.1:8265" in text
+    assert "1 of 7 cells" in text
+    assert "+0.000 … +0.200" in text
+    assert "ValueError: planted [red]" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_terminal_is_watched_in_place(tmp_path: Path) -> None:
+    running(tmp_path)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    watch_status(tmp_path, console, wait=lambda _: running(tmp_path, state="done"))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "study global: done" in text
+    assert "\x1b[" in text
+
+
+def test_a_run_whose_process_is_gone_has_died_and_is_not_waited_for(tmp_path: Path) -> None:
+    running(tmp_path, pid=2**22 + 1)
+    before = (tmp_path / "results" / "status.json").read_bytes()
+    assert known_status(tmp_path)["state"] == DIED
+    console = Console(file=io.StringIO(), width=80)
+    watch_status(tmp_path, console, wait=lambda _: pytest.fail("it waited"))
+    assert DIED in console.file.getvalue()  # type: ignore[attr-defined]
+    assert (tmp_path / "results" / "status.json").read_bytes() == before

@@ -95,8 +95,8 @@ def test_the_same_command_again_runs_nothing(
     before = table_hashes(finished)
     assert main(["run", "--workspace", str(finished), *STUDY, *SMALL]) == ExitCode.DONE
     shown = capsys.readouterr().out
-    assert "All 18 cells of study per_persona are done." in shown
-    assert "0 cells run, 18 found done" in shown
+    assert "All 19 cells of study per_persona are done." in shown
+    assert "0 cells run, 19 found done" in shown
     assert table_hashes(finished) == before
 
 
@@ -273,4 +273,4 @@ def test_a_study_in_the_same_workspace_reuses_what_is_there(
 ) -> None:
     words = ["--workspace", str(finished), "--study", "global", *SMALL]
     assert main(["run", *words]) == ExitCode.DONE
-    assert "0 cells run, 10 found done" in capsys.readouterr().out
+    assert "0 cells run, 11 found done" in capsys.readouterr().out

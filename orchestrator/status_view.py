@@ -1,0 +1,75 @@
+"""`status` for people: once, or again and again while the run goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from orchestrator.exit_codes import InputError
+from orchestrator.status import is_alive, read_status
+from orchestrator.sweep_view import sweep_view
+
+RUNNING = ("starting", "running", "reporting")
+WATCH_SECONDS = 2.0
+SHOWN_FAILURES = 10
+DIED = "died; give the same command again"
+
+
+def known_status(root: Path) -> dict[str, Any]:
+    """The last run's status; of a run that says it runs but does not, the state is ``DIED``.
+
+    Raises:
+        InputError: nothing was run in this workspace.
+    """
+    found = read_status(root)
+    if found is None:
+        raise InputError(f"{root.resolve()} holds no run; start one with `run`")
+    dead = is_running(found) and not is_alive(found)
+    return dict(found) | ({"state": DIED} if dead else {})
+
+
+def is_running(status: Mapping[str, Any]) -> bool:
+    """Whether there is more to come."""
+    return status["state"] in RUNNING
+
+
+def status_view(status: Mapping[str, Any]) -> Group:
+    """State, address of the dashboard, counts, leaderboard, and what failed and why."""
+    progress = status.get("progress", {})
+    lines = [f"study {status['study']}: {status['state']}"]
+    if is_running(status) and status.get("dashboard"):
+        lines.append(f"Ray dashboard: {status['dashboard']}")
+    parts: list[RenderableType] = [Text(line) for line in lines]
+    parts.append(sweep_view(progress, status.get("leaderboard", ())))
+    failures = progress.get("failures", [])
+    for failure in failures[:SHOWN_FAILURES]:
+        told = f"failed: {failure['arm']} ({failure['cell_id']}): {failure['reason']}"
+        parts.append(Text(told, style="red"))
+    if len(failures) > SHOWN_FAILURES:
+        parts.append(Text(f"… and {len(failures) - SHOWN_FAILURES} more", style="red"))
+    return Group(*parts)
+
+
+def watch_status(
+    root: Path, console: Console, *, wait: Callable[[float], None] = time.sleep
+) -> None:
+    """Show the status until the run has ended; without a terminal, whenever it has changed."""
+    status = known_status(root)
+    if not console.is_terminal:
+        console.print(status_view(status))
+    live = Live(status_view(status), console=console, auto_refresh=False)
+    with live if console.is_terminal else nullcontext():
+        while is_running(status):
+            wait(WATCH_SECONDS)
+            before, status = status, known_status(root)
+            if console.is_terminal:
+                live.update(status_view(status), refresh=True)
+            elif status != before:
+                console.print(status_view(status))

@@ -1,0 +1,77 @@
+"""A sweep's counts and leaderboard as tables: for `run` while it runs, and for `status`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+SHOWN_ARMS = 12
+LEADERBOARD = "Macro ROUGE-L on test so far; lift over the baseline, same users, 95 % t interval"
+COUNTS = ("running", "failed", "blocked")
+
+
+def sweep_view(progress: Mapping[str, Any], standings: Sequence[Mapping[str, Any]]) -> Group:
+    """Both tables, of ``SweepTally.snapshot`` and of leaderboard rows; 80 columns are enough."""
+    parts: list[RenderableType] = []
+    if progress.get("stages"):
+        parts += [Text(stages_title(progress), style="bold"), stages_table(progress)]
+    if standings:
+        parts += [Text(LEADERBOARD, style="bold"), leaderboard_table(standings)]
+    return Group(*parts)
+
+
+def stages_title(progress: Mapping[str, Any]) -> str:
+    """Cells done, the time so far and the time left."""
+    ended, total = (sum(one[name] for one in progress["stages"]) for name in ("done", "total"))
+    left = progress["seconds_left"]
+    rest = "estimating the time left" if left is None else f"about {duration(left)} left"
+    if ended == total:
+        rest = "none left"
+    return f"{ended} of {total} cells, {duration(progress['seconds'])} so far, {rest}"
+
+
+def stages_table(progress: Mapping[str, Any]) -> Table:
+    """Stages × counts of cells."""
+    table = _table()
+    table.add_column("stage")
+    for name in ("done", *COUNTS):
+        table.add_column(name, justify="right")
+    for stage in progress["stages"]:
+        counts = (str(stage[name] or "") for name in COUNTS)
+        table.add_row(stage["stage"], f"{stage['done']}/{stage['total']}", *counts)
+    return table
+
+
+def leaderboard_table(standings: Sequence[Mapping[str, Any]]) -> Table:
+    """Arms by their mean over the users scored so far, the lift with Student's 95 % interval."""
+    table = _table()
+    table.add_column("arm", overflow="fold", min_width=20)
+    for name in ("users", "ROUGE-L", "lift", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in standings[:SHOWN_ARMS]:
+        lift = "" if row["lift"] is None else f"{row['lift']:+.3f}"
+        ends = "" if row["low"] is None else f"{row['low']:+.3f} … {row['high']:+.3f}"
+        table.add_row(escape(row["arm"]), f"{row['users']:,}", f"{row['mean']:.3f}", lift, ends)
+    if len(standings) > SHOWN_ARMS:
+        table.add_row(f"and {len(standings) - SHOWN_ARMS} more", "", "", "", "")
+    return table
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
