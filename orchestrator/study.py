@@ -134,7 +134,14 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
             started = True
             status = StatusFile(root, study=request.study.name)
             sweeper = Sweeper(
-                request.workspace, placement, screen, stop, status, ray.start, lock.confirm
+                request.workspace,
+                placement,
+                screen,
+                stop,
+                status,
+                ray.start,
+                study=request.study.name,
+                fence=lock.confirm,
             )
             choices = _choices(request, facts=facts, sweeper=sweeper)
             study = with_choices(request.study, choices)
@@ -166,7 +173,9 @@ class _Ray:
             )
             self._stop.renew()
             if self.session.dashboard:
-                self._screen.say(f"Ray dashboard: http://{self.session.dashboard}")
+                self._screen.say(
+                    f"Ray dashboard: http://{self.session.dashboard} (token: ray get-auth-token)"
+                )
         return self.session
 
 

@@ -26,7 +26,7 @@ from orchestrator.cell_queue import CellQueue
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.placement import Placement
 from orchestrator.plan import PlannedCell
-from orchestrator.trainable import PersonalizationTrial, trial_config
+from orchestrator.trainable import trial_class, trial_config
 from orchestrator.worker import CellReport, Places
 
 MAX_FAILURES = 3
@@ -80,6 +80,8 @@ class SweepOptions:
     cells_per_trial: int = 1
     worker: str = CELL_WORKER
     stall_seconds: float = STALL_SECONDS
+    study: str = ""
+    """Named by the actors' class in Ray's dashboard."""
 
 
 More = Callable[[], tuple[Sequence[PlannedCell], Collection[str]]]
@@ -284,7 +286,7 @@ def run_sweep(
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     tuner = Tuner(
-        PersonalizationTrial,
+        trial_class(options.study),
         tune_config=TuneConfig(
             search_alg=search,
             num_samples=-1,

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 SHOWN_ARMS = 12
+SHOWN_NOW = 8
 LEADERBOARD = "Macro ROUGE-L on test so far; lift over the baseline, same users, 95 % t interval"
 COUNTS = ("running", "failed", "blocked")
 
@@ -21,6 +22,7 @@ def sweep_view(progress: Mapping[str, Any], standings: Sequence[Mapping[str, Any
     parts: list[RenderableType] = []
     if progress.get("stages"):
         parts += [Text(stages_title(progress), style="bold"), stages_table(progress)]
+    parts += [Text(now_line(cell)) for cell in progress.get("now", ())[:SHOWN_NOW]]
     if standings:
         parts += [Text(LEADERBOARD, style="bold"), leaderboard_table(standings)]
     return Group(*parts)
@@ -34,6 +36,14 @@ def stages_title(progress: Mapping[str, Any]) -> str:
     if ended == total:
         rest = "none left"
     return f"{ended} of {total} cells, {duration(progress['seconds'])} so far, {rest}"
+
+
+def now_line(cell: Mapping[str, Any]) -> str:
+    """«now: personalize lora_per_user, seed 0, test, 12 users (user_1 … user_12)»."""
+    users = f"{cell['users']:,} users ({cell['first_user']} … {cell['last_user']})"
+    if cell["users"] == 1:
+        users = str(cell["first_user"])
+    return f"now: {cell['purpose']} {cell['arm']}, seed {cell['seed']}, {cell['split']}, {users}"
 
 
 def stages_table(progress: Mapping[str, Any]) -> Table:

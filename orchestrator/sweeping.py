@@ -44,6 +44,7 @@ class Sweeper:
     stop: StopSignal
     status: StatusFile
     start_ray: Callable[[], RaySession]
+    study: str
     fence: Callable[[], None] = lambda: None
     """Raises LockError once the workspace is another driver's; asked before every write."""
 
@@ -58,6 +59,7 @@ class Sweeper:
         """Run the cells that are not finished, with the ledger and the display looking on."""
         session = self.start_ray()
         # Tune takes a second to import, which a finished study need not wait for.
+        from orchestrator.metrics import SweepMetrics
         from orchestrator.sweep import SweepOptions, run_sweep
 
         ledger.clean_staging()
@@ -66,10 +68,12 @@ class Sweeper:
             places=self.workspace.places(),
             placement=self.placement,
             tune_folder=self.workspace.tune,
+            study=self.study,
         )
         tally = SweepTally(cells, finished=set(finished))
         board = LiveBoard(ledger)
         board.planned(cells, finished)
+        metrics = SweepMetrics(tally, board, ledger)
         self.status.follow(tally, board)
         self.status.update("running", dashboard=session.dashboard, reused=len(finished))
         self._announce(cells, len(finished))
@@ -80,7 +84,7 @@ class Sweeper:
                     finished=set(finished),
                     options=options,
                     keeper=LedgerKeeper(ledger, fence=self.fence),
-                    observers=[tally, board, self.status, display],  # type: ignore[list-item]
+                    observers=[tally, board, metrics, self.status, display],  # type: ignore[list-item]
                     stop=self.stop.check,
                     more=more,
                 )

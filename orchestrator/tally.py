@@ -10,6 +10,9 @@ from typing import Any
 from orchestrator.plan import PlannedCell
 from orchestrator.worker import NO_METRIC, CellReport
 
+MOST_NOW = 32
+"""Of so many running cells the snapshot tells more than that they run."""
+
 
 @dataclass(slots=True)
 class StageCount:
@@ -41,6 +44,8 @@ class SweepTally:
         self.stages: dict[str, StageCount] = {}
         self.reused = 0
         self.failures: list[dict[str, str]] = []
+        self.now: dict[str, PlannedCell] = {}
+        """Cells in trials, by id."""
         self._clock = clock
         self._began = clock()
         self._work_done = 0.0
@@ -62,9 +67,11 @@ class SweepTally:
     def started(self, cell: PlannedCell) -> None:
         """A cell was given to a trial."""
         self.stages[cell.stage].running += 1
+        self.now[cell.cell_id] = cell
 
     def finished(self, cell: PlannedCell, report: CellReport) -> None:
         """A cell is in the ledger."""
+        self.now.pop(cell.cell_id, None)
         stage = self.stages[cell.stage]
         stage.running -= 1
         stage.done += 1
@@ -79,6 +86,7 @@ class SweepTally:
 
     def failed(self, cell: PlannedCell, error: str) -> None:
         """A cell failed."""
+        self.now.pop(cell.cell_id, None)
         stage = self.stages[cell.stage]
         stage.running -= 1
         stage.failed += 1
@@ -120,10 +128,25 @@ class SweepTally:
         left = self.seconds_left()
         return {
             "stages": [asdict(stage) for stage in self.stages.values()],
+            "now": [_told(cell) for cell in list(self.now.values())[:MOST_NOW]],
             "failures": self.failures,
             "seconds": round(self.seconds, 1),
             "seconds_left": None if left is None else round(left, 1),
         }
+
+
+def _told(cell: PlannedCell) -> dict[str, Any]:
+    """What a trial is about, for people: the arm, what is done, for whom."""
+    spec = cell.spec
+    return {
+        "arm": cell.arm,
+        "purpose": spec.purpose,
+        "split": spec.split,
+        "seed": spec.seed,
+        "users": len(spec.users),
+        "first_user": spec.users[0],
+        "last_user": spec.users[-1],
+    }
 
 
 def _last(error: str) -> str:

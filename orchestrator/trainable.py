@@ -123,6 +123,15 @@ class PersonalizationTrial(Trainable):
         return self._worker
 
 
+def trial_class(study: str) -> type[PersonalizationTrial]:
+    """The trial under a name that Ray's dashboard shows: ``PerPersonaTrial`` of ``per_persona``.
+
+    An actor serves all arms of a study in turn, so its class cannot name one; `status` does.
+    """
+    name = "".join(word.capitalize() for word in study.split("_") if word.isidentifier())
+    return type(f"{name}Trial", (PersonalizationTrial,), {}) if name else PersonalizationTrial
+
+
 def _result(report: CellReport, *, environment: dict[str, str], done: bool) -> dict[str, Any]:
     """Every result has the same keys: Tune ends an experiment over a missing one."""
     return {**asdict(report), "environment": json.dumps(environment), "done": done}
