@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-import shutil
-import subprocess
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -24,6 +19,7 @@ from results.record import MetricInfo
 from results.repetition import Repetition
 from results.report import write_report
 from results.report_tables import reliability_table, slice_table
+from tests.browser import opened
 from tests.results_study import fake_collected
 
 EVIL = '<script>document.title="gone"</script> "quoted" & **bold** | `tick` </dd>'
@@ -352,85 +348,11 @@ def test_missing_users_are_named(tmp_path):
     assert "| lora_per_user | lora_per_user - baseline |" in markdown
 
 
-class Browser:
-    """Chromium over its debugging pipe; the standard library is enough for that."""
-
-    def __init__(self, chromium: str, profile: str) -> None:
-        down_read, self.down = os.pipe()
-        self.up, up_write = os.pipe()
-
-        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
-        flags += " --disable-background-networking --disable-component-update --disable-sync"
-        pipes = f'exec "$@" 3<&{down_read} 4>&{up_write}'
-        command = [chromium, *flags.split(), f"--user-data-dir={profile}"]
-        self.process = subprocess.Popen(
-            ["bash", "-c", pipes, "bash", *command, "--remote-debugging-pipe", "about:blank"],
-            pass_fds=(down_read, up_write),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(down_read)
-        os.close(up_write)
-        self.rest, self.events, self.last = b"", [], 0
-        self.session = None
-        self.session = self.send("Target.attachToTarget", targetId=self._page(), flatten=True)[
-            "sessionId"
-        ]
-
-    def _page(self) -> str:
-        for _ in range(100):
-            for target in self.send("Target.getTargets")["targetInfos"]:
-                if target["type"] == "page":
-                    return target["targetId"]
-            time.sleep(0.1)
-        raise AssertionError("Chromium opened no page")
-
-    def _read(self) -> dict:
-        while b"\0" not in self.rest:
-            more = os.read(self.up, 1 << 16)
-            assert more, "Chromium went away"
-            self.rest += more
-        message, _, self.rest = self.rest.partition(b"\0")
-        return json.loads(message)
-
-    def send(self, method: str, **params) -> dict:
-        self.last += 1
-        message = {"id": self.last, "method": method, "params": params}
-        if self.session:
-            message["sessionId"] = self.session
-        os.write(self.down, json.dumps(message).encode() + b"\0")
-        while (answer := self._read()).get("id") != self.last:
-            self.events.append(answer)
-        return answer["result"]
-
-    def ask(self, expression: str):
-        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-        os.close(self.down)
-        os.close(self.up)
-
-
 def test_in_a_browser_sort_and_drill_down_work_and_nothing_is_requested(study, tmp_path):
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs Chromium")
-    browser = Browser(chromium, str(tmp_path / "profile"))
-    try:
-        for domain in ("Page", "Network", "Log", "Runtime"):
-            browser.send(f"{domain}.enable")
-        address = (study[0] / "results" / "report.html").as_uri()
+    address = (study[0] / "results" / "report.html").as_uri()
+    with opened(tmp_path / "profile") as browser:
         browser.send("Page.navigate", url=address)
-        for _ in range(100):
-            if browser.ask("document.readyState + !!document.querySelector('th button')") == (
-                "completetrue"
-            ):
-                break
-            time.sleep(0.1)
+        browser.until("document.readyState == 'complete' && !!document.querySelector('th button')")
         assert browser.ask("document.title").startswith("Personalization study")
         column = (
             "Array.from(document.querySelectorAll('#users-table tbody')).map("
@@ -457,5 +379,3 @@ def test_in_a_browser_sort_and_drill_down_work_and_nothing_is_requested(study, t
         assert [url for url in asked if not url.startswith("data:")] == [address]
         errors = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
         assert [event for event in browser.events if event["method"] in errors] == []
-    finally:
-        browser.close()
