@@ -9,13 +9,17 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 SECONDS = 60.0
+
+
+class BrowserError(RuntimeError):
+    """Chromium could not do it."""
 
 
 class Browser:
@@ -67,6 +71,8 @@ class Browser:
         os.write(self.down, json.dumps(message).encode() + b"\0")
         while (answer := self._read()).get("id") != self.last:
             self.events.append(answer)
+        if "result" not in answer:
+            raise BrowserError(f"{method} {params}: {answer['error']['message']}")
         return answer["result"]
 
     def ask(self, expression: str):
@@ -84,8 +90,10 @@ class Browser:
         """Wait until a JavaScript expression is true; its value."""
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
-            if value := self.ask(expression):
-                return value
+            # While a page is loaded anew there is none to ask.
+            with suppress(BrowserError):
+                if value := self.ask(expression):
+                    return value
             time.sleep(0.2)
         text = self.ask("document.body.innerText")
         raise AssertionError(f"never true: {expression}\nthe page says: {text}")
