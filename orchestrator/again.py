@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.manifest import Prepared, load_prepared
 from orchestrator.choices import with_choices
 from orchestrator.exit_codes import InputError
-from orchestrator.export import export_models
+from orchestrator.exporting import Wanted, export_adapters
 from orchestrator.finish import finish, finished_key
 from orchestrator.plan import Facts, Plan, make_plan
 from orchestrator.settings import Settings
@@ -94,20 +93,18 @@ def report_again(study: Study, root: Path) -> Outcome:
     return Outcome(summary, 0, len(found.records), failures, time.monotonic() - began)
 
 
-def export_again(
-    study: Study, root: Path, *, into: Path, users: Sequence[str] | None = None
-) -> int:
-    """Adapters as PEFT folders in ``into``; returns their number.
+def export_again(study: Study, root: Path, wanted: Wanted) -> int:
+    """Adapters of a finished study in a folder of their own; returns their number.
 
     Raises:
-        InputError: no such study here, or no such user in it.
+        InputError: no such study here, or no such arm or user in it.
     """
     found = _find(study, root)
-    return export_models(
+    return export_adapters(
         found.workspace,
         found.plan,
+        wanted,
         finished=set(found.records),
+        prepared=found.prepared,
         base_name=found.base_name,
-        users=users,
-        into=into,
     )

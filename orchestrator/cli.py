@@ -470,21 +470,27 @@ def compare(
 
 @app.command()
 def export(
-    into: Annotated[Path, typer.Option("--into", help="Folder for the PEFT folders.")],
+    into: Annotated[Path, typer.Option("--into", help="Folder to make, one folder in it an arm.")],
     study: StudyName = "per_persona",
     workspace: Place = Path(),
+    arm: Annotated[list[str] | None, typer.Option("--arm", help="Only this one.")] = None,
     user: Annotated[list[str] | None, typer.Option("--user", help="Only this one.")] = None,
+    stacked: Annotated[
+        bool, typer.Option("--stacked", help="One file an arm instead of a PEFT folder each.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --into.")] = False,
 ) -> int:
-    """Write adapters as PEFT folders that PeftModel.from_pretrained loads.
+    """Write adapters as PEFT folders or one stacked file, each arm with a model card.
 
-    Example: python -m orchestrator export --into adapters --user user_7 --user user_12
+    Example: python -m orchestrator export --into adapters --arm lora_per_user --user user_7
     """
     from orchestrator.again import export_again
+    from orchestrator.exporting import Wanted
 
-    written = export_again(
-        find_study(study), workspace.expanduser().resolve(), into=into, users=user or None
-    )
-    out.print(f"{written} adapters in {into}", markup=False, highlight=False)
+    wanted = Wanted(into=into, arms=arm, users=user, stacked=stacked, overwrite=overwrite)
+    written = export_again(find_study(study), workspace.expanduser().resolve(), wanted)
+    told = "1 adapter" if written == 1 else f"{written} adapters"
+    out.print(f"{told} in {into}", markup=False, highlight=False)
     return ExitCode.DONE
 
 

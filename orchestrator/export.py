@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from data.naming import safe_folder_name
 from data.writing import write_text
-from orchestrator.exit_codes import InputError
 from orchestrator.plan import Plan, PlannedCell
 from orchestrator.worker import ADAPTERS_FILE
 from orchestrator.workspace import Workspace
@@ -25,67 +24,49 @@ if TYPE_CHECKING:
     from tasks.adapters.bank import AdapterState
 
 MAX_FOLDERS = 1000
+MAKERS = ("train", "personalize", "adopt")
+"""Purposes of cells whose adapters are an arm's own."""
 
 
 def export_models(
-    workspace: Workspace,
-    plan: Plan,
-    *,
-    finished: Collection[str],
-    base_name: str,
-    users: Sequence[str] | None = None,
-    into: Path | None = None,
+    workspace: Workspace, plan: Plan, *, finished: Collection[str], base_name: str
 ) -> int:
     """Write ``models/<arm>/`` and ``models/<arm>/<user folder>/``, and the map of folders.
 
-    The arm's first seed is exported. Users that were skipped have no folder.
+    The arm's first seed is exported. Users that were skipped have no folder; of more than
+    ``MAX_FOLDERS`` users nobody has one.
 
     Args:
         workspace: holds the ledger.
         plan: names the cells.
         finished: ids of cells that are in the ledger.
         base_name: hub id or folder of the base, for PEFT's configs.
-        users: only these; None: all, unless there are more than ``MAX_FOLDERS``.
-        into: another folder than ``models/``.
 
     Returns:
         The number of folders written.
-
-    Raises:
-        InputError: a user that the plan does not know.
     """
     known = dict.fromkeys(
         user for cell in plan.cells if cell.spec.purpose in ARM_PURPOSES for user in cell.spec.users
     )
-    for user in users or ():
-        if user not in known:
-            raise InputError(f"no user {user!r} in this study; there are {_some(list(known))}")
-    if users is None and len(known) > MAX_FOLDERS:
-        users = ()
-    folder = into or workspace.models
+    users: Sequence[str] | None = () if len(known) > MAX_FOLDERS else None
     written = 0
-    for cell in _first_seeds(plan, finished):
-        state = _state(workspace, cell, users)
-        if state is None:
-            continue
-        written += _write(folder / cell.arm, state, base_name=base_name)
-    _write_map(folder / "users.csv", list(known))
+    for cell in adapter_cells(plan, finished):
+        state = adapters_of(workspace, cell, users)
+        if state is not None:
+            written += write_folders(workspace.models / cell.arm, state, base_name=base_name)
+    write_map(workspace.models / "users.csv", list(known))
     return written
 
 
-def _first_seeds(plan: Plan, finished: Collection[str]) -> list[PlannedCell]:
+def adapter_cells(plan: Plan, finished: Collection[str]) -> list[PlannedCell]:
     """Cells that hold adapters, of each arm's first seed."""
     # An ablation's variants stay in the ledger.
-    makers = [
-        cell
-        for cell in plan.cells
-        if (cell.spec.training is not None or cell.spec.adopted_sha256) and cell.variant is None
-    ]
+    makers = [cell for cell in plan.cells if cell.spec.purpose in MAKERS and cell.variant is None]
     first = {cell.arm: cell.spec.seed for cell in reversed(makers)}
     return [c for c in makers if c.spec.seed == first[c.arm] and c.cell_id in finished]
 
 
-def _state(
+def adapters_of(
     workspace: Workspace, cell: PlannedCell, users: Sequence[str] | None
 ) -> AdapterState | None:
     """A cell's adapters, or those of the chosen users; None where there are none of them."""
@@ -100,7 +81,7 @@ def _state(
     return load_state(path, slots=chosen) if chosen else None
 
 
-def _write(folder: Path, state: AdapterState, *, base_name: str) -> int:
+def write_folders(folder: Path, state: AdapterState, *, base_name: str) -> int:
     """One slot: the arm's folder itself; several: a folder per slot inside it."""
     from tasks.adapters.peft_io import write_peft
     from tasks.grouping import EVERYBODY
@@ -117,7 +98,7 @@ def _write(folder: Path, state: AdapterState, *, base_name: str) -> int:
     return len(state.slots)
 
 
-def _write_map(path: Path, users: Sequence[str]) -> None:
+def write_map(path: Path, users: Sequence[str]) -> None:
     """``users.csv``: user key → folder name, for ids that are no plain names."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -125,7 +106,3 @@ def _write_map(path: Path, users: Sequence[str]) -> None:
     rows.writerows([user, safe_folder_name(user)] for user in users)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text.getvalue())
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")

@@ -211,22 +211,23 @@ def baseline_scores(collected: CollectedTables, analysis: Analysis) -> dict[str,
     return {str(user): float(mean) for user, mean in means.to_dict().items()}
 
 
-def _environment(*, html: bool) -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment(*, html: bool) -> jinja2.Environment:
+    """The templates, with the filters that they use."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("results", "templates"),
         autoescape=html,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "cell": markdown_cell,
         "inline": markdown_inline,
         "fence": markdown_fence,
         "number": number,
         "marked": _marked,
     }
-    return environment
+    return made
 
 
 def _marked(text: str) -> Markup:
@@ -256,7 +257,7 @@ def render_markdown(
     title: str, sections: Sequence[Section], *, root: Path, link: str | None = None
 ) -> str:
     """The document as GitHub-flavored Markdown; figures are linked relative to ``root``."""
-    template = _environment(html=False).get_template("report.md.j2")
+    template = environment(html=False).get_template("report.md.j2")
 
     def relative(path: Path) -> str:
         return path.relative_to(root).as_posix()
@@ -275,17 +276,15 @@ def render_html(
     subtitle: str,
 ) -> str:
     """The document as one HTML file that loads nothing."""
-    environment = _environment(html=True)
-    loader = cast(jinja2.BaseLoader, environment.loader)
-    style, script = (
-        loader.get_source(environment, name)[0] for name in ("report.css", "report.js")
-    )
+    templates = environment(html=True)
+    loader = cast(jinja2.BaseLoader, templates.loader)
+    style, script = (loader.get_source(templates, name)[0] for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         title=title,
         subtitle=subtitle,
         sections=sections,

@@ -193,15 +193,60 @@ def test_plan_and_status_know_what_is_done(
 
 
 def test_exported_adapters_are_those_of_the_models_folder(finished: Path, tmp_path: Path) -> None:
-    words = ["export", "--workspace", str(finished), "--into", str(tmp_path), "--user", "user_1"]
+    into = tmp_path / "adapters"
+    words = ["export", "--workspace", str(finished), "--into", str(into), "--user", "user_1"]
     assert main(words) == ExitCode.DONE
-    one = tmp_path / "lora_per_user" / "user_1" / "adapter_model.safetensors"
+    one = into / "lora_per_user" / "user_1" / "adapter_model.safetensors"
     other = finished / "models" / "lora_per_user" / "user_1" / "adapter_model.safetensors"
     # By tensors: safetensors writes its metadata in no fixed order.
     exported, kept = load_file(one), load_file(other)
     assert exported.keys() == kept.keys()
     assert all(torch.equal(exported[name], kept[name]) for name in kept)
-    assert not (tmp_path / "lora_per_user" / "user_2").exists()
+    assert not (into / "lora_per_user" / "user_2").exists()
+    card = (into / "lora_per_user" / "README.md").read_text()
+    assert "One adapter each for 1 user" in card
+    assert '"rank": 8' in card
+    assert "| rouge_l | " in card
+
+
+def test_a_stacked_export_holds_every_user_and_makes_the_same_folders(
+    finished: Path, tmp_path: Path
+) -> None:
+    from tasks.adapters.peft_io import load_state, write_peft
+
+    into = tmp_path / "adapters"
+    words = ["export", "--workspace", str(finished), "--into", str(into)]
+    assert main([*words, "--stacked", "--arm", "lora_per_user"]) == ExitCode.DONE
+    assert [path.name for path in into.iterdir() if path.is_dir()] == ["lora_per_user"]
+    state = load_state(into / "lora_per_user" / "adapters.safetensors")
+    folders = {path.name for path in (finished / "models" / "lora_per_user").iterdir()}
+    assert set(state.slots) == folders
+    write_peft(tmp_path / "one", state, slot=state.slots[-1], base_name="base")
+    kept = load_file(
+        finished / "models" / "lora_per_user" / state.slots[-1] / "adapter_model.safetensors"
+    )
+    made = load_file(tmp_path / "one" / "adapter_model.safetensors")
+    assert all(torch.equal(made[name], kept[name]) for name in kept)
+
+
+def test_an_export_that_cannot_be_done_writes_nothing(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", "--workspace", str(finished), "--into"]
+    into = tmp_path / "adapters"
+    for wrong, told in (
+        (["--arm", "lora_peruser"], "did you mean 'lora_per_user'?"),
+        (["--user", "user_99"], "no user 'user_99' has an adapter here"),
+    ):
+        assert main([*words, str(into), *wrong]) == ExitCode.BAD_INPUT
+        assert told in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+    into.mkdir()
+    (into / "mine.txt").write_text("kept")
+    assert main([*words, str(into), "--arm", "lora_all"]) == ExitCode.BAD_INPUT
+    assert [path.name for path in into.iterdir()] == ["mine.txt"]
+    assert main([*words, str(into), "--arm", "lora_all", "--overwrite"]) == ExitCode.DONE
+    assert {path.name for path in into.iterdir()} == {"lora_all", "users.csv"}
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

@@ -49,6 +49,22 @@ class AdapterState:
         return AdapterState(self.config, (slot,), tensors, self.base)
 
 
+def merged(states: Sequence[AdapterState]) -> AdapterState:
+    """Adapters of several banks as one state, slots in the order given.
+
+    Raises:
+        TaskError: they have other configs or other bases, or a slot stands in two of them.
+    """
+    first = states[0]
+    slots = tuple(slot for state in states for slot in state.slots)
+    if any((state.config, state.base) != (first.config, first.base) for state in states):
+        raise TaskError("adapters of different configs or bases cannot be stacked")
+    if len(set(slots)) != len(slots):
+        raise TaskError("a slot stands in two of the states that are to be stacked")
+    tensors = {name: torch.cat([state.tensors[name] for state in states]) for name in first.tensors}
+    return AdapterState(first.config, slots, tensors, first.base)
+
+
 class AdapterBank(ABC):
     """Adapters of one kind for many slots on one frozen base.
 
