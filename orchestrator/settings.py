@@ -112,8 +112,20 @@ class StatisticsSettings(Frozen):
     seed: int = 0
 
 
+class TrackingSettings(Frozen):
+    """Where training curves and macro scores are sent beside the tables; changes no number."""
+
+    tensorboard: bool = True
+    """Event files in ``results/tensorboard/``."""
+    mlflow: bool = False
+    """Needs the extra ``[mlflow]``."""
+    mlflow_uri: str | None = None
+    """A tracking server; by default a sqlite file in the workspace. A server's password belongs
+    into the environment (``MLFLOW_TRACKING_PASSWORD``)."""
+
+
 class Settings(Frozen):
-    """Everything that a run is told; ``search`` and ``statistics`` are part of no cell."""
+    """Everything that a run is told; ``search``, ``statistics``, ``tracking`` are in no cell."""
 
     data: DataChoice = DataChoice()
     model: ModelConfig = ModelConfig()
@@ -135,6 +147,7 @@ class Settings(Frozen):
     seeds: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (0,)
     search: SearchSettings = SearchSettings()
     statistics: StatisticsSettings = StatisticsSettings()
+    tracking: TrackingSettings = TrackingSettings()
 
 
 def settings_schema() -> dict[str, Any]:

@@ -30,6 +30,7 @@ from orchestrator.signals import StopSignal
 from orchestrator.status import StatusFile
 from orchestrator.sweep_view import duration
 from orchestrator.sweeping import Screen, Sweeper
+from orchestrator.tracking import check_trackers
 from orchestrator.workspace import (
     Workspace,
     check_frozen,
@@ -84,6 +85,7 @@ def check_request(request: Request) -> Placement:
         DataError, TaskError, InputError: what is wrong and what to do.
     """
     settings = request.settings
+    check_trackers(settings.tracking)
     source, location = resolve_source(settings.data.source)
     if source.place in ("FOLDER", "FILE"):
         source.fetch(location, request.workspace.root, settings.data.prepare_settings())
@@ -141,6 +143,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
                 status,
                 ray.start,
                 study=request.study.name,
+                tracking=request.settings.tracking,
                 fence=lock.confirm,
             )
             choices = _choices(request, facts=facts, sweeper=sweeper)

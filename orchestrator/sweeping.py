@@ -13,9 +13,11 @@ from orchestrator.keeper import LedgerKeeper
 from orchestrator.live_board import LiveBoard
 from orchestrator.placement import Placement
 from orchestrator.plan import PlannedCell
+from orchestrator.settings import TrackingSettings
 from orchestrator.signals import StopSignal
 from orchestrator.status import StatusFile
 from orchestrator.tally import SweepTally
+from orchestrator.tracking import Tracking, openers_of
 from orchestrator.workspace import Workspace, remove_empty_folders
 from results.ledger import Ledger
 
@@ -45,6 +47,7 @@ class Sweeper:
     status: StatusFile
     start_ray: Callable[[], RaySession]
     study: str
+    tracking: TrackingSettings
     fence: Callable[[], None] = lambda: None
     """Raises LockError once the workspace is another driver's; asked before every write."""
 
@@ -74,6 +77,12 @@ class Sweeper:
         board = LiveBoard(ledger)
         board.planned(cells, finished)
         metrics = SweepMetrics(tally, board, ledger)
+        tracking = Tracking(
+            openers_of(self.tracking, self.workspace.root, study=self.study),
+            ledger,
+            board,
+            warn=self.screen.say,
+        )
         self.status.follow(tally, board)
         self.status.update("running", dashboard=session.dashboard, reused=len(finished))
         self._announce(cells, len(finished))
@@ -84,14 +93,16 @@ class Sweeper:
                     finished=set(finished),
                     options=options,
                     keeper=LedgerKeeper(ledger, fence=self.fence),
-                    observers=[tally, board, metrics, self.status, display],  # type: ignore[list-item]
+                    observers=[tally, board, metrics, tracking, self.status, display],  # type: ignore[list-item]
                     stop=self.stop.check,
                     more=more,
                 )
         except BaseException as error:
+            tracking.close()
             self.status.update("stopped", reason=f"{type(error).__name__}: {error}")
             raise
         board.read()
+        tracking.close()
         remove_empty_folders(self.workspace.tune)
 
     def _announce(self, cells: Sequence[PlannedCell], reused: int) -> None:
