@@ -63,7 +63,9 @@ Samples = Annotated[
     int | None, typer.Option("--samples", help="Configs that a search tries for each arm (8).")
 ]
 Seeds = Annotated[str | None, typer.Option("--seeds", help="As 0 or 0,1,2.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML (or Python) file with settings.")
+]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="One setting as name=value; may be repeated.")
 ]

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from orchestrator.exit_codes import InputError
 from orchestrator.presets import DEVICE_PRESETS, preset_for
+from orchestrator.python_reading import read_python
 from orchestrator.settings import Settings, setting_names
 from orchestrator.yaml_reading import Entry, Problem, read_option, read_yaml
 from search_spaces.space import Study
@@ -44,7 +45,7 @@ def resolve_settings(
 
     Args:
         study: gives its own differences.
-        config: a YAML file.
+        config: a YAML file, or a Python file with the same classes.
         options: texts of ``--set``, as ``name=value``.
         flags: values of own options (``--model``), by dotted name; they win.
         device: class of the devices that trials run on; decides how much goes into a pass.
@@ -55,7 +56,7 @@ def resolve_settings(
     problems: list[Problem] = []
     entries = _given(study.settings, f"study {study.name}")
     if config is not None:
-        found, wrong = read_yaml(config)
+        found, wrong = (read_python if config.suffix == ".py" else read_yaml)(config)
         entries += found
         problems += wrong
     for option in map(read_option, options):
