@@ -523,12 +523,17 @@ def status(
 def validate(workspace: Place = Path()) -> int:
     """Check that a workspace's data and records are whole; broken records go to quarantine/.
 
+    Ends with one line per stage of the last report: passed, not passed or not run, and its number.
+
     Example: python -m orchestrator validate --workspace runs/first
     """
-    from orchestrator.checks import validate_workspace
+    from orchestrator.checks import stage_lines, validate_workspace
 
-    checks = validate_workspace(workspace.expanduser().resolve())
-    return ExitCode.DONE if _show_checks(checks) else ExitCode.FAILED_TRIALS
+    root = workspace.expanduser().resolve()
+    whole = _show_checks(validate_workspace(root))
+    for line in stage_lines(root):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    return ExitCode.DONE if whole else ExitCode.FAILED_TRIALS
 
 
 @app.command()
@@ -563,7 +568,7 @@ def build_model_command(
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="End the training by then.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of dialogues and training.")] = 0,
 ) -> int:
     """Train the embedded base model from nothing, on neutral synthetic users.
 
@@ -635,10 +640,12 @@ def data_prepare(
 @data_app.command("synthesize")
 def data_synthesize(
     into: Annotated[Path, typer.Option("--into", help="Folder for the three files.")],
-    users: Annotated[int, typer.Option("--users")] = 24,
-    sessions: Annotated[int, typer.Option("--sessions")] = 50,
-    signal: Annotated[float, typer.Option("--signal", min=0, max=1)] = 1.0,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    users: Annotated[int, typer.Option("--users", min=1, help="Users to make.")] = 24,
+    sessions: Annotated[int, typer.Option("--sessions", min=1, help="Of each user.")] = 50,
+    signal: Annotated[
+        float, typer.Option("--signal", min=0, max=1, help="How personal: 0 not at all, 1 fully.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the population.")] = 0,
 ) -> int:
     """Write synthetic dialogues in the format of EdgeWisePersona.
 
