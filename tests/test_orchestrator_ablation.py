@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.ablation_points import ablation_points
 from orchestrator.choices import with_choices
-from orchestrator.export import _first_seeds
+from orchestrator.export import adapter_cells
 from orchestrator.finish import expected_cells, has_scores
 from orchestrator.layers import resolve_settings
 from orchestrator.plan import Facts, Plan, PlannedCell, make_plan
@@ -180,7 +180,7 @@ def test_variants_are_collected_apart_and_not_exported() -> None:
     apart = {cell.arm for cell in expected_cells(made, variants=True)}
     assert not any(map(is_variant, arms))
     assert all(map(is_variant, apart))
-    exported = {cell.arm for cell in _first_seeds(made, [cell.cell_id for cell in made.cells])}
+    exported = {cell.arm for cell in adapter_cells(made, [cell.cell_id for cell in made.cells])}
     assert exported == {f"{k}_{who}" for k in ("lora", "prefix") for who in ("all", "per_user")}
 
 
