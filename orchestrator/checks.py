@@ -15,7 +15,6 @@ from typing import Literal
 from data.manifest import load_prepared
 from data.schema import DataError
 from orchestrator.placement import this_machine
-from results.checkpoints import read_checkpoints
 from results.ledger import Ledger
 
 PACKAGES = ("ray", "torch", "transformers", "peft", "pandas", "pyarrow")
@@ -35,15 +34,6 @@ class Check:
 def validate_workspace(root: Path) -> list[Check]:
     """Data by the sizes in their manifest, records and their files by SHA-256; then the stages."""
     return [_data(root), *_records(root), *_stages(root)]
-
-
-def stage_lines(root: Path) -> list[str]:
-    """One line per stage from the last report's checkpoints; says so where there is no report."""
-    try:
-        stages = read_checkpoints(root)
-    except (OSError, ValueError, TypeError):
-        return ["no report yet, so the stages have not been checked: run a study, or `report`"]
-    return [f"{one.stage}: {one.status} ({one.detail})" for one in stages]
 
 
 def _data(root: Path) -> Check:

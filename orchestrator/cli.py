@@ -527,13 +527,10 @@ def validate(workspace: Place = Path()) -> int:
 
     Example: python -m orchestrator validate --workspace runs/first
     """
-    from orchestrator.checks import stage_lines, validate_workspace
+    from orchestrator.checks import validate_workspace
 
-    root = workspace.expanduser().resolve()
-    whole = _show_checks(validate_workspace(root))
-    for line in stage_lines(root):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
-    return ExitCode.DONE if whole else ExitCode.FAILED_TRIALS
+    checks = validate_workspace(workspace.expanduser().resolve())
+    return ExitCode.DONE if _show_checks(checks) else ExitCode.FAILED_TRIALS
 
 
 @app.command()

@@ -228,24 +228,7 @@ def test_commands_that_need_a_run_say_so(
 def test_an_empty_workspace_does_not_validate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = run(capsys, "validate", "--workspace", str(tmp_path))
-    assert code == ExitCode.FAILED_TRIALS
-    assert out.rstrip().endswith("run a study, or `report`")
-
-
-def test_validate_ends_with_a_line_per_stage_of_the_last_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    done = [
-        Checkpoint(stage="Baseline reproducible", status="passed", detail="50 items, 0 differ"),
-        Checkpoint(stage="Persona accuracy above chance", status="not run", detail="not a part"),
-    ]
-    write_checkpoints(tmp_path, done)
-    _, out, _ = run(capsys, "validate", "--workspace", str(tmp_path))
-    assert out.splitlines()[-2:] == [
-        "Baseline reproducible: passed (50 items, 0 differ)",
-        "Persona accuracy above chance: not run (not a part)",
-    ]
+    assert run(capsys, "validate", "--workspace", str(tmp_path))[0] == ExitCode.FAILED_TRIALS
 
 
 def test_synthetic_data_can_be_made_alone(
