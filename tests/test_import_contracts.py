@@ -17,6 +17,7 @@ MAY_IMPORT_RAY = {
     "orchestrator/cluster.py",
     "orchestrator/sweep.py",
     "orchestrator/trainable.py",
+    "orchestrator/metrics.py",
 }
 
 
