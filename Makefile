@@ -1,11 +1,12 @@
 # make demo   a finished study on the embedded default: no GPU, no network, nothing to configure
 # make test   the tests (no network, no GPU)
+# make faults what happens when something goes wrong, row by row, as a table
 # make check  lint, types and import contracts
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test faults check clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -13,6 +14,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

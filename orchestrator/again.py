@@ -23,7 +23,7 @@ from search_spaces.space import Study
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class FoundStudy:
     """A study that was run in this workspace."""
 
     workspace: Workspace
@@ -35,8 +35,12 @@ class _Found:
     records: dict[str, Record]
 
 
-def _find(study: Study, root: Path) -> _Found:
-    """Raises InputError where the workspace holds no such study."""
+def find_study_of(study: Study, root: Path) -> FoundStudy:
+    """A study's plan and what the workspace has of it.
+
+    Raises:
+        InputError: the workspace holds no such study, or its config cannot be read.
+    """
     workspace = Workspace(root)
     path = study_config(workspace, study.name)
     prepared = load_prepared(root)
@@ -63,7 +67,7 @@ def _find(study: Study, root: Path) -> _Found:
     plan = make_plan(settings, study=with_choices(study, choices), facts=facts)
     ledger = Ledger(root)
     records = ledger.finished(cell.cell_id for cell in plan.cells)
-    return _Found(workspace, settings, prepared, plan, base_name, ledger, records)
+    return FoundStudy(workspace, settings, prepared, plan, base_name, ledger, records)
 
 
 _STORED_FACTS = ("model_sha256", "template_sha256", "dtype", "clusters_sha256", "adopted_sha256")
@@ -77,7 +81,7 @@ def report_again(study: Study, root: Path) -> Outcome:
         RecordError: no scores, or arms that cannot be compared.
     """
     began = time.monotonic()
-    found = _find(study, root)
+    found = find_study_of(study, root)
     key = finished_key(found.records, found.plan, found.settings, prepared=found.prepared)
     with workspace_lock(root):
         summary = finish(
@@ -99,7 +103,7 @@ def export_again(study: Study, root: Path, wanted: Wanted) -> int:
     Raises:
         InputError: no such study here, or no such arm or user in it.
     """
-    found = _find(study, root)
+    found = find_study_of(study, root)
     return export_adapters(
         found.workspace,
         found.plan,

@@ -229,6 +229,9 @@ def run(
     gpus_per_global_trial: GpusPerGlobalTrial = 1,
     dashboard: Annotated[bool, typer.Option(help="Serve the Ray dashboard on 127.0.0.1.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what is here first.")] = False,
+    only_failed: Annotated[
+        bool, typer.Option("--only-failed", help="Repeat what failed, and nothing else.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
     per_gpu_hour: PerGpuHour = None,
     per_hour: PerHour = None,
@@ -241,10 +244,12 @@ def run(
     """
     if local and address:
         raise InputError("--local and --address exclude each other; give one of them")
+    if fresh and only_failed:
+        raise InputError("--fresh throws away what --only-failed would repeat; give one of them")
     request = _request(
         study, workspace, data=data, model=model, users=users, strict=strict,
         skip_bad_rows=skip_bad_rows, seeds=seeds, search=search, samples=samples, config=config,
-        sets=sets, gpu_fraction=gpu_fraction, fresh=fresh,
+        sets=sets, gpu_fraction=gpu_fraction, fresh=fresh, only_failed=only_failed,
         gpus_per_global_trial=gpus_per_global_trial,
         address=address, dashboard=dashboard,
     )  # fmt: skip

@@ -72,6 +72,11 @@ class Plan:
         """Names of the stages in order."""
         return tuple(dict.fromkeys(cell.stage for cell in self.cells))
 
+    @property
+    def ids(self) -> set[str]:
+        """Ids of all cells."""
+        return {cell.cell_id for cell in self.cells}
+
     def of_stage(self, stage: str) -> tuple[PlannedCell, ...]:
         """The cells of one stage."""
         return tuple(cell for cell in self.cells if cell.stage == stage)

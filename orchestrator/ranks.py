@@ -26,7 +26,13 @@ POLL_SECONDS = 0.2
 
 
 def run_in_ranks(
-    spec: CellSpec, *, places: Places, staging: Path, processes: int, smaller_passes: bool
+    spec: CellSpec,
+    *,
+    places: Places,
+    staging: Path,
+    processes: int,
+    smaller_passes: bool,
+    checkpoint_seconds: float,
 ) -> float:
     """Run a cell in so many processes; returns what ``CellWorker`` says of it.
 
@@ -41,6 +47,7 @@ def run_in_ranks(
             "staging": str(staging),
             "processes": processes,
             "smaller_passes": smaller_passes,
+            "checkpoint_seconds": checkpoint_seconds,
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         logs = [folder / f"rank-{rank}.log" for rank in range(processes)]
@@ -91,6 +98,7 @@ def _run_rank(folder: Path, rank: int) -> None:
     )
     try:
         worker = CellWorker(Places(**{name: Path(path) for name, path in job["places"].items()}))
+        worker.checkpoint_seconds = float(job["checkpoint_seconds"])
         spec = CellSpec.model_validate_json(json.dumps(job["spec"]))
         staging = Path(job["staging"])
         macro = worker.run_here(

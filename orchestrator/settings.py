@@ -125,7 +125,10 @@ class TrackingSettings(Frozen):
 
 
 class Settings(Frozen):
-    """Everything that a run is told; ``search``, ``statistics``, ``tracking`` are in no cell."""
+    """Everything that a run is told.
+
+    ``search``, ``statistics``, ``tracking`` and ``checkpoint_minutes`` are in no cell.
+    """
 
     data: DataChoice = DataChoice()
     model: ModelConfig = ModelConfig()
@@ -144,6 +147,9 @@ class Settings(Frozen):
     because the composition of passes moves float32 results."""
     threads: int = Field(1, ge=1)
     """CPU threads of one trial."""
+    checkpoint_minutes: float = Field(10.0, gt=0, le=1e6)
+    """A training of shared adapters saves its state so often, so that a killed one goes on in
+    mid-epoch; changes no number."""
     seeds: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (0,)
     search: SearchSettings = SearchSettings()
     statistics: StatisticsSettings = StatisticsSettings()

@@ -24,6 +24,7 @@ from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, 
 from orchestrator.placement import Machine, Placement
 from orchestrator.placing import place_study
 from orchestrator.plan import Facts, Plan, make_plan
+from orchestrator.repeating import cells_to_repeat
 from orchestrator.search import check_searchable
 from orchestrator.settings import Settings
 from orchestrator.signals import StopSignal
@@ -54,6 +55,7 @@ class Request:
     workspace: Workspace
     machine: Machine
     fresh: bool = False
+    only_failed: bool = False
     address: str | None = None
     gpu_fraction: float | None = None
     gpus_per_global_trial: int = 1
@@ -144,6 +146,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
                 ray.start,
                 study=request.study.name,
                 tracking=request.settings.tracking,
+                checkpoint_seconds=request.settings.checkpoint_minutes * 60,
                 fence=lock.confirm,
             )
             choices = _choices(request, facts=facts, sweeper=sweeper)
@@ -270,11 +273,13 @@ class _Run:
         say, status = self.sweeper.screen.say, self.sweeper.status
         ledger = Ledger(workspace.root)
         records = ledger.finished(cell.cell_id for cell in self.plan.cells)
-        reused = len(records)
+        todo = self._todo(records, ledger)
+        reused = len(records.keys() - todo)
         key = finished_key(records, self.plan, settings, prepared=prepared)
         known = known_summary(workspace, key)
-        if reused == len(self.plan.cells) and known is not None:
-            say(f"All {reused} cells of study {self.plan.study} are done.")
+        if not todo:
+            say(self._nothing_to_do(reused))
+        if not todo and known is not None:
             return self._outcome(known, records, ledger, reused=reused, began=began)
         write_configs(
             workspace,
@@ -285,10 +290,9 @@ class _Run:
             base_name=model.base_name,
             choices=self.choices,
         )
-        if reused < len(self.plan.cells):
-            self._forecast(prepared, done=set(records))
-            self.sweeper.run(self.plan.cells, finished=set(records), ledger=ledger)
-            records = ledger.finished(cell.cell_id for cell in self.plan.cells)
+        if todo:
+            self._forecast(prepared, done=self.plan.ids - todo)
+            records = self._sweep(todo, records, ledger)
             key = finished_key(records, self.plan, settings, prepared=prepared)
         if not has_scores(self.plan, records):
             return self._nothing_scored(records, ledger, reused=reused, began=began)
@@ -312,6 +316,37 @@ class _Run:
             failures=list(outcome.failures),
         )
         return outcome
+
+    def _todo(self, records: Mapping[str, Record], ledger: Ledger) -> set[str]:
+        """Ids of the cells to run: all that lack a record, or those alone that failed."""
+        if not self.request.only_failed:
+            return self.plan.ids - records.keys()
+        todo = cells_to_repeat(self.plan, records, ledger.failures())
+        ledger.reopened |= todo & records.keys()
+        return todo
+
+    def _nothing_to_do(self, done: int) -> str:
+        if done == len(self.plan.cells):
+            return f"All {done} cells of study {self.plan.study} are done."
+        missing = len(self.plan.cells) - done
+        return (
+            f"No cell of study {self.plan.study} failed; {missing} of {len(self.plan.cells)} were "
+            "never run: go on without --only-failed"
+        )
+
+    def _sweep(
+        self, todo: set[str], records: Mapping[str, Record], ledger: Ledger
+    ) -> Mapping[str, Record]:
+        """Run cells, and then those whose parents came out with other bytes than they had used."""
+        tried: set[str] = set()
+        while todo:
+            tried |= todo
+            done = records.keys() - todo
+            cells = [cell for cell in self.plan.cells if cell.cell_id in todo | done]
+            self.sweeper.run(cells, finished=done, ledger=ledger)
+            records = ledger.finished(cell.cell_id for cell in self.plan.cells)
+            todo = (self.plan.ids & ledger.reopened) - tried
+        return records
 
     def _forecast(self, prepared: Prepared, *, done: set[str]) -> None:
         """Say how long the run should take, and keep that for the report."""

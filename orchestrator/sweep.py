@@ -27,7 +27,7 @@ from orchestrator.exit_codes import InfrastructureError
 from orchestrator.placement import Placement
 from orchestrator.plan import PlannedCell
 from orchestrator.trainable import trial_class, trial_config
-from orchestrator.worker import CellReport, Places
+from orchestrator.worker import CHECKPOINT_SECONDS, CellReport, Places
 
 MAX_FAILURES = 3
 """How often a trial whose process died is started again."""
@@ -80,6 +80,7 @@ class SweepOptions:
     cells_per_trial: int = 1
     worker: str = CELL_WORKER
     stall_seconds: float = STALL_SECONDS
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     study: str = ""
     """Named by the actors' class in Ray's dashboard."""
 
@@ -129,6 +130,7 @@ class StudySearch(Searcher):
             attempt=self.attempt,
             worker=self.options.worker,
             resources=self.options.placement.resources_for([cell.spec for cell in cells]),
+            checkpoint_seconds=self.options.checkpoint_seconds,
         )
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -48,6 +48,7 @@ class Sweeper:
     start_ray: Callable[[], RaySession]
     study: str
     tracking: TrackingSettings
+    checkpoint_seconds: float
     fence: Callable[[], None] = lambda: None
     """Raises LockError once the workspace is another driver's; asked before every write."""
 
@@ -72,6 +73,7 @@ class Sweeper:
             placement=self.placement,
             tune_folder=self.workspace.tune,
             study=self.study,
+            checkpoint_seconds=self.checkpoint_seconds,
         )
         tally = SweepTally(cells, finished=set(finished))
         board = LiveBoard(ledger)

@@ -31,6 +31,7 @@ def trial_config(
     attempt: str,
     worker: str,
     resources: dict[str, float],
+    checkpoint_seconds: float,
 ) -> dict[str, Any]:
     """What a trial is told, in plain JSON values.
 
@@ -43,6 +44,7 @@ def trial_config(
         "attempt": attempt,
         "worker": worker,
         "resources": resources,
+        "checkpoint_seconds": checkpoint_seconds,
     }
 
 
@@ -119,6 +121,7 @@ class PersonalizationTrial(Trainable):
             self._worker = getattr(import_module(module), name)(self._places)
             if isinstance(self._worker, CellWorker):
                 # Actors are kept for trials of the same resources alone.
+                self._worker.checkpoint_seconds = float(config["checkpoint_seconds"])
                 self._worker.processes = max(1, int(config["resources"].get("GPU", 0)))
         return self._worker
 

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.identity import cell_id
 from orchestrator.ranks import run_in_ranks
 from tasks.cell import CellSpec, with_smaller_passes
 from tasks.config import ModelConfig, PromptConfig
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
     from data.schema import UserData
     from tasks.adapters.bank import AdapterState
     from tasks.base_model import BaseModel
+    from tasks.checkpoint import TrainingCheckpoint
     from tasks.encoder import Encoder
 
 ADAPTERS_FILE = "adapters.safetensors"
+CHECKPOINT_SECONDS = 600.0
+"""A training of shared adapters saves its state so often."""
 NO_METRIC = -1.0
 """Stands for "no macro ROUGE-L": Tune wants every key in every result, and never a NaN."""
 
@@ -41,6 +45,11 @@ class Places:
     shards: Path
     ledger: Path
     staging: Path
+
+    @property
+    def training(self) -> Path:
+        """States of trainings that are under way, by cell; the ledger removes them."""
+        return self.ledger / ".training"
 
     @property
     def adopted(self) -> Path:
@@ -90,6 +99,7 @@ class CellWorker:
 
     def __init__(self, places: Places) -> None:
         self.places = places
+        self.checkpoint_seconds = CHECKPOINT_SECONDS
         self.processes = 1
         """Of a training of shared adapters: one for each GPU of the trial."""
         self._base: tuple[tuple[ModelConfig, PromptConfig], BaseModel] | None = None
@@ -135,6 +145,7 @@ class CellWorker:
             staging=staging,
             processes=self.processes,
             smaller_passes=smaller_passes,
+            checkpoint_seconds=self.checkpoint_seconds,
         )
 
     def run_here(
@@ -147,6 +158,7 @@ class CellWorker:
         import torch
 
         from data.shards import read_users
+        from orchestrator.repeating import keep_what_was_finished
         from tasks.adapters.peft_io import load_state
         from tasks.trial import run_cell, write_outcome
 
@@ -160,14 +172,26 @@ class CellWorker:
             base=self._base_for(spec),
             encoder=self._encoder_for(spec),
             parent=parent,
+            checkpoint=self._checkpoint(spec, writes=write),
         )
         if smaller_passes:
             # The cell is what was asked for; how it had to be run stands beside it.
             outcome = replace(outcome, spec=spec, counts=outcome.counts | {"smaller_passes": 1})
         if write:
+            outcome = keep_what_was_finished(outcome, self.places)
             write_outcome(outcome, staging)
         best = max((row["val_rouge_l"] for row in outcome.curve), default=NO_METRIC)
         return best if outcome.items is None else macro_rouge_l(outcome.items)
+
+    def _checkpoint(self, spec: CellSpec, *, writes: bool) -> TrainingCheckpoint | None:
+        """Where a training of shared adapters, which may take hours, keeps its state."""
+        from tasks.checkpoint import TrainingCheckpoint
+
+        if spec.purpose != "train":
+            return None
+        owner, every = cell_id(spec), self.checkpoint_seconds
+        path = self.places.training / f"{owner}.safetensors"
+        return TrainingCheckpoint(path, owner=owner, every_seconds=every, writes=writes)
 
     def _per_user_adapters(self, spec: CellSpec) -> AdapterState | None:
         """The well-trained adapters of all parent cells, blocks in order; None without any."""

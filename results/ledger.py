@@ -39,7 +39,7 @@ from results.record_files import (
 )
 
 ADAPTERS_FILE = "adapters.safetensors"
-STAGING, FAILED = ".staging", ".failed"
+STAGING, FAILED, TRAINING = ".staging", ".failed", ".training"
 REASON_FILE = "REASON.txt"
 
 
@@ -47,6 +47,8 @@ class Ledger:
     """All records of one workspace.
 
     Attributes:
+        reopened: cells whose record may be replaced: they failed in part and are repeated, or
+            their parent was.
         duplicates: attempts whose outcome was thrown away, because another one of the same cell
             had been committed before.
     """
@@ -57,6 +59,7 @@ class Ledger:
         self.staging = self.root / STAGING
         self.failed = self.root / FAILED
         self.quarantine = workspace / "quarantine"
+        self.reopened: set[str] = set()
         self.duplicates: list[str] = []
 
     def path(self, cell_id: str, name: str) -> Path:
@@ -66,7 +69,7 @@ class Ledger:
     def commit(
         self, cell_id: str, *, staging: Path, attempts: int, environment: Mapping[str, str]
     ) -> Record:
-        """Take over what a trial left in ``staging``; a cell that is there already stays.
+        """Take over what a trial left in ``staging``; a cell that is there stays unless reopened.
 
         Args:
             cell_id: the cell.
@@ -86,7 +89,7 @@ class Ledger:
         if not staging.resolve().is_relative_to(self.workspace.resolve()):
             raise RecordError(f"staging folder {staging} is not in workspace {self.workspace}")
         known = self.load(cell_id)
-        if known is not None:
+        if known is not None and cell_id not in self.reopened:
             self.duplicates.append(staging.name)
             shutil.rmtree(staging, ignore_errors=True)
             return known
@@ -99,11 +102,26 @@ class Ledger:
         sync_folder(staging)
         crash_point("before-rename")
         self.root.mkdir(parents=True, exist_ok=True)
+        self._make_way(folder)
+        crash_point("before-replacing")
         staging.rename(folder)
         sync_folder(self.root)
         crash_point("after-rename")
+        self.reopened.discard(cell_id)
         self._note(cell_id).unlink(missing_ok=True)
+        # The state of its training, where it had any, has served its end.
+        inside(self.root / TRAINING, f"{cell_id}.safetensors").unlink(missing_ok=True)
         return record
+
+    def _make_way(self, folder: Path) -> None:
+        """Move a reopened cell's old record to the staging area, which the next run clears.
+
+        Killed right after it, the cell is not in the ledger and runs again, as if for the first
+        time.
+        """
+        if folder.is_dir():
+            self.staging.mkdir(parents=True, exist_ok=True)
+            folder.rename(self.staging / f"{folder.name}.replaced-{secrets.token_hex(4)}")
 
     def _record(
         self, cell_id: str, staging: Path, *, attempts: int, environment: Mapping[str, str]
@@ -170,7 +188,7 @@ class Ledger:
         return {path.stem: _read_note(path) for path in notes if not self._has(path.stem)}
 
     def _has(self, cell_id: str) -> bool:
-        return (self.root / cell_id).is_dir()
+        return (self.root / cell_id).is_dir() and cell_id not in self.reopened
 
     def load(self, cell_id: str, *, thorough: bool = False) -> Record | None:
         """A cell's record if it and its files are whole; a broken one is quarantined.
@@ -212,9 +230,32 @@ class Ledger:
         (place / REASON_FILE).write_text(reason + "\n", encoding="utf-8")
 
     def finished(self, cell_ids: Iterable[str]) -> dict[str, Record]:
-        """Those of the given cells that are in the ledger, whole."""
-        found = ((cell_id, self.load(cell_id)) for cell_id in cell_ids)
-        return {cell_id: record for cell_id, record in found if record is not None}
+        """Those of the given cells that are in the ledger, whole, made from what is there now.
+
+        A cell whose parent was made anew, into other bytes, is none of them: it is reopened.
+        """
+        whole = {name: self.load(name) for name in cell_ids}
+        found: dict[str, Record] = {}
+        adapters: dict[str, str | None] = {}
+        for name, record in whole.items():
+            if record is None:
+                continue
+            if all(self._stands(parent, adapters) for parent in _used(record)):
+                found[name] = record
+            else:
+                self.reopened.add(name)
+        return found
+
+    def _stands(self, parent: ParentRef, known: dict[str, str | None]) -> bool:
+        """Whether a parent's adapters are those that were used; ``known`` remembers them.
+
+        A parent that is gone says nothing against its children: it will run again first.
+        """
+        if parent.cell_id not in known:
+            record = self.load(parent.cell_id)
+            entry = None if record is None else record.files.get(ADAPTERS_FILE)
+            known[parent.cell_id] = None if entry is None else entry.sha256
+        return known[parent.cell_id] in (None, parent.adapters_sha256)
 
     def records(self) -> Iterator[Record]:
         """All whole records, by cell id."""
@@ -239,8 +280,7 @@ class Ledger:
             elif record is not None:
                 if ADAPTERS_FILE in record.files:
                     adapters[record.cell_id] = record.files[ADAPTERS_FILE].sha256
-                used = [record.parent] if record.parent is not None else []
-                children += [(record.cell_id, parent) for parent in [*used, *record.parents]]
+                children += [(record.cell_id, parent) for parent in _used(record)]
         return found + [
             f"cell {name}: its parent {parent.cell_id} is "
             + ("not in the ledger" if parent.cell_id not in adapters else "not the one it used")
@@ -256,6 +296,12 @@ class Ledger:
         """Remove what dead attempts left; only the workspace's lock holder may."""
         shutil.rmtree(self.staging, ignore_errors=True)
         remove_temporaries(self.failed)
+        remove_temporaries(self.root / TRAINING)
+
+
+def _used(record: Record) -> list[ParentRef]:
+    """All cells whose adapters a record was made from."""
+    return [*([] if record.parent is None else [record.parent]), *record.parents]
 
 
 def _outcome(staging: Path, cell_id: str) -> dict[str, Any]:

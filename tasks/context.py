@@ -12,6 +12,7 @@ from tasks.adapters.bank import AdapterBank, AdapterState
 from tasks.adapters.catalog import make_bank
 from tasks.base_model import BaseModel
 from tasks.cell import CellSpec, SlotReport
+from tasks.checkpoint import TrainingCheckpoint
 from tasks.config import TaskError, TrainingConfig
 from tasks.encoder import Encoder
 from tasks.few_shot import own_exchanges, render_with_exchanges
@@ -33,6 +34,8 @@ class Trial:
     encoder: Encoder
     runtime: Runtime
     progress: Progress
+    checkpoint: TrainingCheckpoint | None = None
+    """Of a training of shared adapters."""
     seconds: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 

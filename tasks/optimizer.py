@@ -115,6 +115,22 @@ class SlotAdamW:
         self.buffer.gradients.zero_()
         return norms
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """Parameters, both moments and the frozen slots; with ``steps`` all that ``step`` needs."""
+        return {
+            "optimizer.values": self.buffer.values,
+            "optimizer.first": self.first,
+            "optimizer.second": self.second,
+            "optimizer.frozen": self.frozen,
+        }
+
+    def restore(self, state: Mapping[str, torch.Tensor], *, steps: Sequence[int]) -> None:
+        """Go on from what ``state`` and ``steps`` were."""
+        with torch.no_grad():
+            for name, own in self.state().items():
+                own.copy_(state[name])
+        self.steps = [int(step) for step in steps]
+
     def _columns(
         self, slots: Sequence[int], learning_rates: Sequence[float], clip_norms: Sequence[float]
     ) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,12 +38,19 @@ def train_shared(trial: Trial, parent: AdapterState | None) -> CellOutcome:
             SlotPlan(slot, config, slot_seed(spec, slot), _session_examples(trial, members))
             for slot, members in groups.items()
         ]
-    curve: list[dict[str, float]] = []
+    without_checkpoint: dict[str, Any] = {}
+
+    def curve() -> list[dict[str, float]]:
+        # Looked up each time: a checkpoint brings the curve of the epochs before when it is opened.
+        kept = trial.checkpoint
+        notes = without_checkpoint if kept is None else kept.notes
+        found: list[dict[str, float]] = notes.setdefault("curve", [])
+        return found
 
     def after_epoch(epoch: int) -> Mapping[str, float]:
         scores = _validation_scores(trial, bank, groups)
         macro = float(np.mean(list(scores.values())))
-        curve.append({"epoch": float(epoch), "val_rouge_l": macro})
+        curve().append({"epoch": float(epoch), "val_rouge_l": macro})
         trial.progress("validation", {"epoch": float(epoch), "val_rouge_l": macro})
         return scores
 
@@ -53,11 +61,12 @@ def train_shared(trial: Trial, parent: AdapterState | None) -> CellOutcome:
             plans,
             pad_token_id=padding_id(trial.base),
             after_epoch=after_epoch,
+            checkpoint=trial.checkpoint,
         )
-    _add_epoch_losses(curve, plans, slots)
+    _add_epoch_losses(curve(), plans, slots)
     count_tokens(trial, slots)
     return CellOutcome(
-        spec, slots=slots, adapters=bank.state(base=trial.base.fingerprint), curve=curve
+        spec, slots=slots, adapters=bank.state(base=trial.base.fingerprint), curve=curve()
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,12 +17,14 @@ from torch.utils.checkpoint import checkpoint
 
 from tasks.adapters.bank import AdapterBank, DropoutKey
 from tasks.cell import SlotReport
+from tasks.checkpoint import TrainingCheckpoint
 from tasks.config import SHARED_BY_THE_BANK, TaskError, TrainingConfig
 from tasks.data_parallel import Ranks
 from tasks.examples import Example, SlotPlan, within_budget
 from tasks.layout import Layout
-from tasks.optimizer import SlotAdamW, SlotBuffer, schedule_factor, warmup_steps
+from tasks.optimizer import SlotAdamW, SlotBuffer
 from tasks.runtime import Pass, Runtime
+from tasks.track import Track, nothing_to_train, report_of, stop_early
 
 __all__ = ["Example", "SlotPlan", "train_bank", "within_budget"]
 
@@ -41,32 +43,6 @@ class Row:
     example: Example
 
 
-@dataclass(slots=True)
-class _Track:
-    """How far one slot has come."""
-
-    plan: SlotPlan
-    slot: int
-    done: int = 0
-    stopped: bool = False
-    best_score: float = float("-inf")
-    best: torch.Tensor | None = None
-    best_shifts: int = 0
-    shifts: list[torch.Tensor] = field(default_factory=list)
-    losses: list[torch.Tensor] = field(default_factory=list)
-    finite: list[torch.Tensor] = field(default_factory=list)
-
-    @property
-    def shared(self) -> bool:
-        return self.plan.config.examples is None
-
-    def learning_rate(self) -> float:
-        config, total = self.plan.config, self.plan.total_steps
-        warmup = warmup_steps(total, warmup_ratio=config.warmup_ratio)
-        share = schedule_factor(config.schedule, self.done, total_steps=total, warmup=warmup)
-        return config.learning_rate * share
-
-
 def train_bank(
     runtime: Runtime,
     bank: AdapterBank,
@@ -75,6 +51,7 @@ def train_bank(
     pad_token_id: int,
     after_epoch: AfterEpoch | None = None,
     on_step: OnStep | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> list[SlotReport]:
     """Train the planned slots in place; slots without a plan stay as they are.
 
@@ -91,6 +68,8 @@ def train_bank(
         after_epoch: called after each epoch (from 0) of the whole bank; must return a score
             (higher is better) for every slot with early stopping.
         on_step: called with the lock-steps done and those planned.
+        checkpoint: saves the state between two steps every so often. What it holds from an
+            earlier attempt is gone on from, to the same adapters as without the break.
 
     Raises:
         TaskError: plans for unknown or repeated slots, plans that differ in a setting that a
@@ -98,15 +77,16 @@ def train_bank(
     """
     _check(bank, plans, after_epoch)
     tracks = [
-        _Track(plan, bank.slots.index(plan.slot))
+        Track(plan, bank.slots.index(plan.slot))
         for plan in sorted(plans, key=lambda plan: bank.slots.index(plan.slot))
         if plan.examples
     ]
     if tracks:
         with _buffered(bank) as buffer:
-            _Trainer(runtime, bank, buffer, tracks, pad_token_id).run(after_epoch, on_step)
-    reports = {track.plan.slot: _report(track) for track in tracks}
-    return [reports.get(plan.slot, _nothing_to_train(plan)) for plan in plans]
+            trainer = _Trainer(runtime, bank, buffer, tracks, pad_token_id)
+            trainer.run(after_epoch, on_step, checkpoint)
+    reports = {track.plan.slot: report_of(track) for track in tracks}
+    return [reports.get(plan.slot, nothing_to_train(plan)) for plan in plans]
 
 
 def _check(bank: AdapterBank, plans: Sequence[SlotPlan], after_epoch: AfterEpoch | None) -> None:
@@ -162,7 +142,7 @@ class _Trainer:
         runtime: Runtime,
         bank: AdapterBank,
         buffer: SlotBuffer,
-        tracks: list[_Track],
+        tracks: list[Track],
         pad_token_id: int,
     ) -> None:
         self.runtime, self.bank, self.buffer, self.tracks = runtime, bank, buffer, tracks
@@ -179,23 +159,32 @@ class _Trainer:
             weight_decay=config.weight_decay,
         )
 
-    def run(self, after_epoch: AfterEpoch | None, on_step: OnStep | None) -> None:
+    def run(
+        self,
+        after_epoch: AfterEpoch | None,
+        on_step: OnStep | None,
+        checkpoint: TrainingCheckpoint | None,
+    ) -> None:
         epochs = max(track.plan.config.epochs for track in self.tracks)
         lock_steps = [self._epoch_length(epoch) for epoch in range(epochs)]
-        done = 0
-        for epoch in range(epochs):
+        first_epoch, skip = self._resume(checkpoint)
+        done = sum(lock_steps[:first_epoch]) + skip
+        for epoch in range(first_epoch, epochs):
             running = self._running(epoch)
             if not running:
                 break
             # Not around ``after_epoch``: decoding attaches the bank by itself.
             with self.bank.attached(), _recomputing(self.runtime, self.recompute_activations):
-                for _ in self._epoch(epoch, running):
+                for step in self._epoch(epoch, running, skip=skip):
                     done += 1
                     if on_step is not None:
                         on_step(done, sum(lock_steps))
+                    if checkpoint is not None and checkpoint.due:
+                        self._save(checkpoint, epoch=epoch, steps=step + 1)
+            skip = 0
             self._note_shifts([track for track in running if track.shared])
             if after_epoch is not None:
-                _stop_early(running, self.ranks.agreed(after_epoch(epoch)), self.buffer)
+                stop_early(running, self.ranks.agreed(after_epoch(epoch)), self.buffer)
         self._restore_best()
 
     def _epoch_length(self, epoch: int) -> int:
@@ -203,20 +192,45 @@ class _Trainer:
             (t.plan.steps_per_epoch for t in self.tracks if epoch < t.plan.config.epochs), default=0
         )
 
-    def _running(self, epoch: int) -> list[_Track]:
+    def _running(self, epoch: int) -> list[Track]:
         return [t for t in self.tracks if epoch < t.plan.config.epochs and not t.stopped]
 
-    def _epoch(self, epoch: int, running: list[_Track]) -> Iterator[None]:
+    def _resume(self, checkpoint: TrainingCheckpoint | None) -> tuple[int, int]:
+        """Take over what an earlier attempt saved: the epoch it was in, its steps done in it."""
+        saved = None if checkpoint is None else checkpoint.open()
+        if saved is None:
+            return 0, 0
+        stored, values = saved
+        tensors = {name: tensor.to(self.runtime.device) for name, tensor in stored.items()}
+        self.optimizer.restore(tensors, steps=values["optimizer_steps"])
+        for track in self.tracks:
+            track.restore(tensors, values["tracks"][track.plan.slot])
+        return int(values["epoch"]), int(values["steps"])
+
+    def _save(self, checkpoint: TrainingCheckpoint, *, epoch: int, steps: int) -> None:
+        tensors = self.optimizer.state()
+        for track in self.tracks:
+            tensors |= track.tensors()
+        values = {
+            "epoch": epoch,
+            "steps": steps,
+            "optimizer_steps": self.optimizer.steps,
+            "tracks": {track.plan.slot: track.values() for track in self.tracks},
+        }
+        checkpoint.save(tensors, values)
+
+    def _epoch(self, epoch: int, running: list[Track], *, skip: int) -> Iterator[int]:
+        """Take the epoch's steps from number ``skip`` on; yields each when it is done."""
         steps = [track.plan.epoch_steps(epoch) for track in running]
-        for k in range(max(map(len, steps))):
+        for k in range(skip, max(map(len, steps))):
             active = [
                 (track, own[k]) for track, own in zip(running, steps, strict=True) if k < len(own)
             ]
             self._step(active)
             self._note_shifts([track for track, _ in active if not track.shared])
-            yield
+            yield k
 
-    def _step(self, active: list[tuple[_Track, list[Example]]]) -> None:
+    def _step(self, active: list[tuple[Track, list[Example]]]) -> None:
         """One optimizer step of every active slot, over as many passes as it takes."""
         weights = torch.zeros(len(self.bank.slots), dtype=torch.float64)
         steps = {track.slot: track.done for track, _ in active}
@@ -292,7 +306,7 @@ class _Trainer:
             losses.append(weighted.detach().double())
         return torch.cat(losses), torch.cat(gradients)
 
-    def _note_shifts(self, tracks: list[_Track]) -> None:
+    def _note_shifts(self, tracks: list[Track]) -> None:
         if tracks:
             norms = self.bank.shift_norms(self.start)
             for track in tracks:
@@ -340,39 +354,3 @@ def _targets(rows: Sequence[Row], *, width: int) -> tuple[list[int], list[int], 
             ids += row.example.token_ids[begin:end]
             slots += [row.slot] * (end - begin)
     return places, ids, slots
-
-
-def _stop_early(running: list[_Track], scores: Mapping[str, float], buffer: SlotBuffer) -> None:
-    for track in running:
-        if not track.plan.config.early_stopping:
-            continue
-        if track.plan.slot not in scores:
-            raise TaskError(f"early stopping: no validation score for slot {track.plan.slot!r}")
-        score = scores[track.plan.slot]
-        if score > track.best_score:
-            track.best_score = score
-            track.best = buffer.values[track.slot].clone()
-            track.best_shifts = len(track.shifts)
-        else:
-            track.stopped = True
-
-
-def _nothing_to_train(plan: SlotPlan) -> SlotReport:
-    return SlotReport(slot=plan.slot, status="skipped", reason="no examples to train on")
-
-
-def _report(track: _Track) -> SlotReport:
-    finite = torch.stack(track.finite).tolist()
-    failed = finite.index(False) if not all(finite) else None
-    steps = len(finite) if failed is None else failed
-    shifts = torch.stack(track.shifts).tolist() if track.shifts else []
-    return SlotReport(
-        slot=track.plan.slot,
-        status="ok" if failed is None else "failed",
-        reason=None if failed is None else f"non-finite loss at step {failed + 1}",
-        steps=steps,
-        examples=len(track.plan.examples),
-        trained_tokens=sum(example.trained_tokens for example in track.plan.examples),
-        losses=tuple(torch.stack(track.losses).tolist()[:steps]),
-        shift_norms=tuple(shifts if track.shared else shifts[:steps]),
-    )

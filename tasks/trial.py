@@ -14,6 +14,7 @@ from tasks.adapters.bank import AdapterState
 from tasks.adapters.peft_io import save_state
 from tasks.base_model import BaseModel
 from tasks.cell import CellOutcome, CellSpec, SlotReport
+from tasks.checkpoint import TrainingCheckpoint
 from tasks.config import TaskError
 from tasks.context import Progress, Trial, bank_for, silent
 from tasks.encoder import Encoder
@@ -34,6 +35,7 @@ def run_cell(
     encoder: Encoder,
     parent: AdapterState | None = None,
     progress: Progress = silent,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> CellOutcome:
     """Run one cell; a pure function of its arguments (times apart).
 
@@ -44,6 +46,7 @@ def run_cell(
         encoder: the sentence encoder that ``spec.evaluation`` names.
         parent: adapters of ``spec.parent`` or of all ``spec.parents``, or those to be adopted.
         progress: called with a stage's name and its numbers.
+        checkpoint: where a ``train`` cell keeps its state and goes on from.
 
     Raises:
         TaskError: the arguments do not fit the spec.
@@ -68,6 +71,7 @@ def run_cell(
         encoder,
         Runtime.of(base.model),
         progress,
+        checkpoint,
     )
     steps = {
         "train": train_shared,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from orchestrator.settings import DataChoice, Settings
 from orchestrator.worker import CellWorker, Places
 from search_spaces.space import LORA_ALL, Study
 from tasks.cell import CellSpec
+from tasks.checkpoint import TrainingCheckpoint
 from tasks.data_parallel import Ranks
 
 
@@ -103,5 +106,45 @@ def test_a_rank_that_fails_ends_the_cell_with_its_words(tmp_path: Path) -> None:
     lost = spec.model_copy(update={"users": ("nobody",)})
     with pytest.raises(RuntimeError, match="nobody"):
         run_in_ranks(
-            lost, places=places, staging=tmp_path / "two", processes=2, smaller_passes=False
+            lost,
+            places=places,
+            staging=tmp_path / "two",
+            processes=2,
+            smaller_passes=False,
+            checkpoint_seconds=600.0,
         )
+
+
+@pytest.mark.slow
+def test_a_cell_that_was_killed_in_mid_epoch_goes_on_to_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, places = a_training(tmp_path)
+    worker = CellWorker(places)
+    worker.checkpoint_seconds = 0.0
+    assert worker.run("one", spec, staging=tmp_path / "one").ok
+    expected = _told(tmp_path / "one")
+    (state,) = places.training.iterdir()
+    state.unlink()
+    save, saved = TrainingCheckpoint.save, []
+
+    def save_and_die(self, *arguments) -> None:
+        save(self, *arguments)
+        saved.append(1)
+        if len(saved) == len(expected["slots"][0]["losses"]) - 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingCheckpoint, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run("two", spec, staging=tmp_path / "two")
+    monkeypatch.setattr(TrainingCheckpoint, "save", lambda self, *arguments: saved.append(2))
+    assert worker.run("two", spec, staging=tmp_path / "two").ok
+    assert saved.count(2) == 1, "one step was left to do"
+    assert _told(tmp_path / "two") == expected
+    left, right = ((tmp_path / n / "adapters.safetensors").read_bytes() for n in ("one", "two"))
+    assert left == right
+
+
+def _told(staging: Path) -> dict[str, Any]:
+    outcome = json.loads((staging / "outcome.json").read_text(encoding="utf-8"))
+    return {name: outcome[name] for name in ("slots", "curve", "spec")}

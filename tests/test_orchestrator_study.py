@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ from orchestrator.exit_codes import ExitCode
 from orchestrator.status import read_status
 from results.ledger import Ledger
 from tasks.base_model import EMBEDDED_FOLDER
+from tests.faults import count_records
 
 pytestmark = [
     pytest.mark.ray,
@@ -100,7 +102,9 @@ def test_the_same_command_again_runs_nothing(
     assert table_hashes(finished) == before
 
 
-def test_a_lost_record_is_run_again_to_the_same_tables(finished: Path, tmp_path: Path) -> None:
+def test_a_lost_record_is_run_again_to_the_same_tables(
+    finished: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
     ledger = Ledger(root)
@@ -120,6 +124,7 @@ def test_a_lost_record_is_run_again_to_the_same_tables(finished: Path, tmp_path:
     again = ledger.load(victim.cell_id)
     assert again is not None
     assert again.attempt != victim.attempt
+    record_property("records", count_records(root, "per_persona"))
 
 
 def test_a_peft_folder_can_serve_as_the_all_persona_adapter(
@@ -284,7 +289,9 @@ def test_one_actor_writes_the_bytes_of_two(finished: Path, tmp_path: Path) -> No
     assert table_hashes(tmp_path) == table_hashes(finished)
 
 
-def test_a_terminated_run_saves_what_it_has_and_goes_on(finished: Path, tmp_path: Path) -> None:
+def test_a_terminated_run_saves_what_it_has_and_goes_on(
+    finished: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
     before = table_hashes(root)
@@ -311,6 +318,7 @@ def test_a_terminated_run_saves_what_it_has_and_goes_on(finished: Path, tmp_path
     assert status["state"] == "stopped"
     assert main(words) == ExitCode.DONE
     assert table_hashes(root) == before
+    record_property("records", count_records(root, "per_persona"))
 
 
 def test_a_study_in_the_same_workspace_reuses_what_is_there(
