@@ -19,6 +19,7 @@ from results.figure_style import (
     VERMILLION,
     arm_color,
     arm_labels,
+    columns_for,
     panel_title,
     panels,
     rows_by,
@@ -214,8 +215,9 @@ def clusters(analysis: Analysis) -> Canvas | None:
     if not names:
         return None
     labels = sorted(set(table["cluster"]), key=lambda label: (len(label), label))
+    columns = columns_for(len(names))
     canvas, axes = panels(
-        len(names), columns=2, width=8.6, height=1.0 + 0.27 * len(labels), share_y=True
+        len(names), columns=columns, width=8.6, height=1.0 + 0.27 * len(labels), share_y=True
     )
     for axis, name in zip(axes, names, strict=True):
         part = rows_by(table[table["contrast"] == name], "cluster")
@@ -232,6 +234,6 @@ def clusters(analysis: Analysis) -> Canvas | None:
         axis.set_yticks(
             range(len(labels)), [f"cluster {c} (n = {sizes.get(c, 0)})" for c in labels]
         )
-        panel_title(axis, contrast_title(name))
+        panel_title(axis, contrast_title(name), columns=columns)
         axis.grid(axis="x")
     return canvas

@@ -79,6 +79,8 @@ _RC: dict[Any, Any] = {
 DPI = 300
 TITLE_CHARACTERS = 38
 """A panel of two beside each other holds so many bold characters."""
+MANY_PANELS = 8
+"""Past this many small panels three stand beside each other."""
 MANY_USERS = 2_000
 """Past this many points a figure's marks are pixels in the SVG, too."""
 
@@ -131,9 +133,15 @@ def panels(
     return canvas, axes[:count]
 
 
-def panel_title(axis: Axes, text: str) -> None:
+def columns_for(count: int) -> int:
+    """Columns of a page of small panels, so that many of them still fit a sheet of paper."""
+    return 3 if count > MANY_PANELS else 2
+
+
+def panel_title(axis: Axes, text: str, *, columns: int = 2) -> None:
     """A panel's title, broken into lines that do not reach into the panel beside it."""
-    lines = [part for line in text.split("\n") for part in textwrap.wrap(line, TITLE_CHARACTERS)]
+    width = TITLE_CHARACTERS * 2 // columns
+    lines = [part for line in text.split("\n") for part in textwrap.wrap(line, width)]
     axis.set_title("\n".join(lines))
 
 

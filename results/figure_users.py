@@ -23,6 +23,7 @@ from results.figure_style import (
     TIED,
     arm_color,
     arm_labels,
+    columns_for,
     panel_title,
     panels,
     zero_line,
@@ -184,7 +185,8 @@ def sorted_lifts(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
     tables = {name: table for name, table in tables.items() if len(table)}
     if not tables:
         return None
-    canvas, axes = panels(len(tables), columns=2, width=8.6, height=2.5, share_y=True)
+    columns = columns_for(len(tables))
+    canvas, axes = panels(len(tables), columns=columns, width=8.6, height=2.5, share_y=True)
     for axis, (name, table) in zip(axes, tables.items(), strict=True):
         _sorted(axis, table)
         row = analysis.row(name)
@@ -192,7 +194,7 @@ def sorted_lifts(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
             low, high = row["share_hurt_low"], row["share_hurt_high"]
             hurt = f"{row['hurt']} hurt ({share(low)} to {share(high)})"
             counted = f"{row['helped']} helped, {row['tied']} tied, {hurt}"
-            panel_title(axis, f"{contrast_title(name)}\n{counted}")
+            panel_title(axis, f"{contrast_title(name)}\n{counted}", columns=columns)
         axis.set_xlabel("users, sorted by lift")
     axes[0].set_ylabel(f"lift in {analysis.metrics[analysis.primary_metric].title}")
     return canvas
