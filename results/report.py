@@ -149,9 +149,14 @@ def subtitle(analysis: Analysis, facts: Facts) -> str:
         arms,
         plural(analysis.n_seeds, "seed"),
         facts.get("model", ""),
-        facts.get("finished_utc", ""),
+        minute(facts.get("finished_utc", "")),
     ]
     return " · ".join(filter(None, parts))
+
+
+def minute(stamp: str) -> str:
+    """A UTC time stamp as a person writes it: ``2026-01-31 09:05 UTC``."""
+    return f"{stamp[:10]} {stamp[11:16]} UTC" if len(stamp) >= 16 else stamp
 
 
 def chosen_users(analysis: Analysis) -> list[str]:
