@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from tasks.adapters.bank import AdapterState
+from tasks.adapters.canonical import save_canonical
 from tasks.adapters.lora import ALL_LINEAR
 from tasks.adapters.prefix import NAME as PREFIX
 from tasks.config import AdapterConfig, LoraConfig, PrefixConfig, TaskError
@@ -41,8 +41,7 @@ def save_state(state: AdapterState, path: Path) -> None:
         "slots": json.dumps(state.slots),
         "base": state.base,
     }
-    tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
-    save_file(tensors, path, metadata=metadata)
+    save_canonical(state.tensors, path, metadata=metadata)
 
 
 def load_state(path: Path, *, slots: Sequence[str] | None = None) -> AdapterState:
@@ -105,7 +104,7 @@ def write_peft(folder: Path, state: AdapterState, *, slot: str, base_name: str) 
     }
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "base": one.base}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata=metadata)
+    save_canonical(tensors, folder / WEIGHTS_FILE, metadata=metadata)
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
