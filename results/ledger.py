@@ -102,26 +102,31 @@ class Ledger:
         sync_folder(staging)
         crash_point("before-rename")
         self.root.mkdir(parents=True, exist_ok=True)
-        self._make_way(folder)
+        replaced = self._make_way(folder)
         crash_point("before-replacing")
         staging.rename(folder)
         sync_folder(self.root)
         crash_point("after-rename")
         self.reopened.discard(cell_id)
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
         self._note(cell_id).unlink(missing_ok=True)
         # The state of its training, where it had any, has served its end.
         inside(self.root / TRAINING, f"{cell_id}.safetensors").unlink(missing_ok=True)
         return record
 
-    def _make_way(self, folder: Path) -> None:
-        """Move a reopened cell's old record to the staging area, which the next run clears.
+    def _make_way(self, folder: Path) -> Path | None:
+        """Move a reopened cell's old record to the staging area; None where there is none.
 
         Killed right after it, the cell is not in the ledger and runs again, as if for the first
-        time.
+        time; the next run clears the staging area.
         """
-        if folder.is_dir():
-            self.staging.mkdir(parents=True, exist_ok=True)
-            folder.rename(self.staging / f"{folder.name}.replaced-{secrets.token_hex(4)}")
+        if not folder.is_dir():
+            return None
+        self.staging.mkdir(parents=True, exist_ok=True)
+        place = self.staging / f"{folder.name}.replaced-{secrets.token_hex(4)}"
+        folder.rename(place)
+        return place
 
     def _record(
         self, cell_id: str, staging: Path, *, attempts: int, environment: Mapping[str, str]
