@@ -272,7 +272,7 @@ class _Run:
         workspace, settings = self.request.workspace, self.request.settings
         say, status = self.sweeper.screen.say, self.sweeper.status
         ledger = Ledger(workspace.root)
-        records: Mapping[str, Record] = ledger.finished(self.plan.ids)
+        records: Mapping[str, Record] = ledger.finished(cell.cell_id for cell in self.plan.cells)
         todo = self._todo(records, ledger)
         reused = len(records.keys() - todo)
         key = finished_key(records, self.plan, settings, prepared=prepared)
