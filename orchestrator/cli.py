@@ -550,6 +550,27 @@ def doctor(workspace: Place = Path()) -> int:
     return ExitCode.DONE if _show_checks(checks) else ExitCode.INFRASTRUCTURE
 
 
+@app.command("cluster-check")
+def cluster_check(
+    file: Annotated[Path, typer.Argument(help="For `ray up`, or a RayJob of KubeRay.")],
+) -> int:
+    """Check a cluster file before it costs anything: Ray's schema, and who can reach what.
+
+    Asks no cloud. Looks for an exposed dashboard, a missing token, shares of resources in node
+    types, versions that are not pinned, missing shared storage, and secrets.
+
+    Example: python -m orchestrator cluster-check cluster.yaml
+    """
+    from orchestrator.cluster_check import check_cluster_file
+
+    problems = check_cluster_file(file)
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise InputError(f"{file} has {len(problems)} problems:\n{listed}")
+    _say(f"{file}: good")
+    return ExitCode.DONE
+
+
 def _show_checks(checks: Sequence[Any]) -> bool:
     """Show them; whether none failed."""
     table = Table()

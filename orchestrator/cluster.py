@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.placement import Machine, gpu_bytes_here
@@ -116,6 +119,28 @@ def _start(machine: Machine, *, address: str | None, dashboard: bool, folder: st
         _temp_dir=folder,
         **quiet,
     )
+
+
+def ray_schema_problem(config: Mapping[str, Any]) -> str | None:
+    """What Ray's own check says against a cluster file; None if nothing, or if it cannot be asked.
+
+    The functions are Ray's own business and may go away; then our rules alone are checked.
+    """
+    try:
+        from ray.autoscaler._private.util import prepare_config, validate_config
+    except ImportError:
+        return None
+    quiet = io.StringIO()
+    logging.getLogger(prepare_config.__module__).setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(quiet), redirect_stderr(quiet):
+            validate_config(prepare_config(deepcopy(dict(config))))
+    except SystemExit:
+        told = [line.strip() for line in quiet.getvalue().splitlines() if line.strip()]
+        return told[0] if told else "it ends without a reason"
+    except Exception as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def _prepare_environment() -> None:
