@@ -35,7 +35,17 @@ COMMANDS = {" ".join(words): command for words, command in commands()}
 
 def test_these_are_the_commands() -> None:
     assert {
-        *("run", "plan", "report", "compare", "export", "status", "validate", "doctor", "cluster-check"),
+        *(
+            "run",
+            "plan",
+            "report",
+            "compare",
+            "export",
+            "status",
+            "validate",
+            "doctor",
+            "cluster-check",
+        ),
         *("build-model", "config-schema", "data prepare", "data synthesize"),
     } <= set(COMMANDS)
     assert not any(isinstance(command, Group) for command in COMMANDS.values())
