@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.placement import Machine, gpu_bytes_here
+from orchestrator.shipping import copy_code
 
 OBJECT_STORE_BYTES = 1 << 30
 """Prepared users pass through it block by block; models and results never do."""
@@ -89,25 +91,39 @@ def ray_session(
     _prepare_environment()
     import ray
 
-    folder = None if address else _short_folder()
+    folder = _short_folder()
     try:
         try:
             context = _start(machine, address=address, dashboard=dashboard, folder=folder)
         except Exception as error:
-            raise InfrastructureError(f"Ray does not start: {error}") from error
+            raise InfrastructureError(_no_ray(error, address)) from error
         yield RaySession(dashboard=context.dashboard_url or None)
     finally:
         ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(machine: Machine, *, address: str | None, dashboard: bool, folder: str | None):  # type: ignore[no-untyped-def]
+def _no_ray(error: Exception, address: str | None) -> str:
+    """Why there is no Ray, and what to do where the token is the reason."""
+    words = f"Ray does not start: {error}" if address is None else f"no Ray at {address}: {error}"
+    if "token" not in str(error).lower():
+        return words
+    return (
+        f"{words}\nA cluster wants its own token: copy its ~/.ray/auth_token here (chmod 600), or "
+        "put it into RAY_AUTH_TOKEN. For a cluster without one (whoever reaches it can run code "
+        "on it) set RAY_AUTH_MODE=disabled."
+    )
+
+
+def _start(machine: Machine, *, address: str | None, dashboard: bool, folder: str):  # type: ignore[no-untyped-def]
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
-        return ray.init(address=address, runtime_env={"env_vars": _worker_variables()}, **quiet)
+        # Nodes may have another version of this program, or none.
+        modules = [str(package) for package in copy_code(Path(folder))]
+        env = {"env_vars": _WORKER_VARIABLES, "py_modules": modules}
+        return ray.init(address=address, runtime_env=env, **quiet)
     return ray.init(
         # Without an address Ray would try to join any cluster that is already on this machine.
         address="local",
@@ -145,12 +161,18 @@ def ray_schema_problem(config: Mapping[str, Any]) -> str | None:
 
 def _prepare_environment() -> None:
     """Variables that Ray, Tune and the workers (which inherit them) read when they start."""
-    os.environ.update(_worker_variables())
+    os.environ.update(_WORKER_VARIABLES, PYTHONPATH=_with_this_package())
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    _make_token()
 
+
+_WORKER_VARIABLES = {"TOKENIZERS_PARALLELISM": "false", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
 
 _DEFAULTS = {
+    # Whoever reaches a Ray without a token can run code on it. Ray switches it on by itself for
+    # local starts alone (2.59), and for all from 2.61 on.
+    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -163,12 +185,65 @@ _DEFAULTS = {
 }
 
 
-def _worker_variables() -> dict[str, str]:
-    """Workers must import this very package, wherever the command was started."""
+def _with_this_package() -> str:
+    """``PYTHONPATH`` of local workers: this very package, wherever the command was started."""
     root = str(Path(__file__).resolve().parent.parent)
     known = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    path = os.pathsep.join(dict.fromkeys([root, *known]))
-    return {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+    return os.pathsep.join(dict.fromkeys([root, *known]))
+
+
+def _make_token() -> None:
+    """Make Ray's token where there is none, readable by its owner alone.
+
+    Ray would make it too, but so that every user of the machine can read it.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    with suppress(FileExistsError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32))
+
+
+def check_shared_storage(folder: Path) -> None:
+    """Write a marker into a folder, and let every node of the cluster read it; Ray must be up.
+
+    Raises:
+        InfrastructureError: a node does not see the folder, or does not answer.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    told = secrets.token_hex(16)
+    marker = folder / f".storage-probe-{secrets.token_hex(4)}"
+    marker.write_text(told, encoding="ascii")
+    try:
+        nodes = {n["NodeID"]: n["NodeManagerHostname"] for n in ray.nodes() if n["Alive"]}
+        asked = {}
+        for node in nodes:
+            place = NodeAffinitySchedulingStrategy(node, soft=False)
+            task = ray.remote(num_cpus=0, max_retries=0)(_read_marker)
+            asked[task.options(scheduling_strategy=place).remote(str(marker))] = node
+        done, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        blind = [asked[one] for one in done if ray.get(one) != told]
+    finally:
+        marker.unlink(missing_ok=True)
+    if blind or late:
+        names = [f"{nodes[n]} ({n[:8]}) does not see it" for n in blind]
+        names += [f"{nodes[asked[n]]} ({asked[n][:8]}) does not answer" for n in late]
+        raise InfrastructureError(
+            f"{folder} is not on storage that all {len(nodes)} nodes share: {'; '.join(names)}. "
+            "Give a --workspace on a file system that is mounted on every node (NFS, EFS)"
+        )
+
+
+def _read_marker(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except OSError:
+        return None
 
 
 def _short_folder() -> str:

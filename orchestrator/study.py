@@ -14,7 +14,7 @@ from data.catalog import resolve_source
 from data.manifest import Prepared, load_prepared
 from orchestrator.adopted import adopted_sha256, bring_adopted
 from orchestrator.choices import Choices, with_choices
-from orchestrator.cluster import RaySession, ray_session
+from orchestrator.cluster import RaySession, check_shared_storage, ray_session
 from orchestrator.embedding import with_clusters
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
@@ -178,6 +178,8 @@ class _Ray:
                 ray_session(request.machine, address=request.address, dashboard=request.dashboard)
             )
             self._stop.renew()
+            if request.address is not None:
+                check_shared_storage(request.workspace.root)
             if self.session.dashboard:
                 self._screen.say(
                     f"Ray dashboard: http://{self.session.dashboard} (token: ray get-auth-token)"

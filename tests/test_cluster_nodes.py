@@ -1,0 +1,212 @@
+"""A study over several nodes that come and go: the tables are those of a single machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.exit_codes import ExitCode
+from orchestrator.shipping import PACKAGES, ROOT, code_files, copy_code
+from orchestrator.status import read_status
+from results.ledger import Ledger
+from tests.faults import count_records
+
+SMALL = (
+    *("--study", "per_persona", "--users", "4", "--no-dashboard", "--set", "data.sessions=10"),
+    *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
+    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
+    *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
+)
+
+
+def test_code_travels_without_what_runs_make(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(ROOT / "data", root / "data", ignore=shutil.ignore_patterns("__pycache__"))
+    for made in ("data/raw/x.py", "data/shards/0.parquet", "data/manifest.json"):
+        (root / made).parent.mkdir(parents=True, exist_ok=True)
+        (root / made).write_text("made by a run")
+    for package in (*PACKAGES[1:], "tasks/embedded_base", "results/templates"):
+        (root / package).mkdir(parents=True, exist_ok=True)
+    (root / "results" / "__init__.py").touch()
+    (root / "results" / "templates" / "page.j2").touch()
+    (root / "results" / "ledger" / "cell").mkdir(parents=True)
+    (root / "results" / "ledger" / "cell" / "record.json").touch()
+    found = {path.as_posix() for path in code_files(root)}
+    ours = {f"data/{path.name}" for path in (ROOT / "data").glob("*.py")}
+    assert found == ours | {"results/__init__.py", "results/templates/page.j2"}
+    folders = copy_code(tmp_path / "copy")
+    assert [folder.name for folder in folders] == list(PACKAGES)
+    # All of our own code, as Python itself finds it.
+    code = "import orchestrator.cli, orchestrator.trainable, results.report, tasks.trial"
+    where = "; import sys; print(sys.modules['tasks.trial'].__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code + where],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "copy")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(tmp_path / "copy" / "tasks" / "trial.py")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The study's tables as one machine writes them."""
+    root = tmp_path_factory.mktemp("alone")
+    assert main(["run", "--workspace", str(root), *SMALL]) == ExitCode.DONE
+    return tables(root)
+
+
+def tables(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted((root / "results").glob("*/per_user_*.csv"))
+    }
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head that takes no trials and two workers with one CPU each, in a folder of its own."""
+    from ray.cluster_utils import Cluster
+
+    for name, value in {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}.items():
+        monkeypatch.setenv(name, value)
+    folder = tempfile.mkdtemp(prefix="nodes-", dir="/tmp")
+    head = {"num_cpus": 0, "object_store_memory": 100 << 20, "include_dashboard": False}
+    found = Cluster(initialize_head=True, head_node_args=head | {"temp_dir": folder})
+    try:
+        for _ in range(2):
+            add_worker(found)
+        yield found
+    finally:
+        found.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def add_worker(cluster: Any) -> Any:
+    return cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+
+
+class Started:
+    """A study that runs on a cluster, as a person started it."""
+
+    def __init__(self, cluster: Any, root: Path) -> None:
+        words = ["run", "--workspace", str(root), "--address", cluster.address, *SMALL]
+        self.root = root
+        self.log = root.with_suffix(".log")
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                # Not from the repository: its code must reach the nodes by itself.
+                [sys.executable, "-m", "orchestrator", *words],
+                cwd=root.parent,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_until(self, reached: Callable[[dict[str, Any]], bool]) -> None:
+        """Until the study's status says so."""
+        while self.process.poll() is None and not reached(read_status(self.root) or {}):
+            time.sleep(0.1)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def end(self) -> str:
+        """Its last word; it must have ended well."""
+        assert self.process.wait(timeout=400) == ExitCode.DONE, self.log.read_text()
+        return self.log.read_text()
+
+
+def done_cells(status: dict[str, Any]) -> int:
+    return sum(stage["done"] for stage in status.get("stages", ()))
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_two_workers_write_the_tables_of_one_machine(
+    alone: dict[str, bytes], cluster: Any, tmp_path: Path
+) -> None:
+    told = Started(cluster, tmp_path / "study").end()
+    assert "up to 2 trials at a time" in told
+    assert tables(tmp_path / "study") == alone
+    assert not list((tmp_path / "study").glob(".storage-probe*"))
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_nodes_that_go_and_come_back_lose_nothing(
+    alone: dict[str, bytes],
+    cluster: Any,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    root = tmp_path / "study"
+    study = Started(cluster, root)
+    first, second = cluster.worker_nodes
+    study.wait_until(lambda status: done_cells(status) >= 2 and bool(status.get("now")))
+    cluster.remove_node(first, allow_graceful=False)
+    study.wait_until(lambda status: done_cells(status) >= 5 and bool(status.get("now")))
+    cluster.remove_node(second, allow_graceful=False)
+    # Nobody is left to work; then one comes back.
+    time.sleep(1)
+    add_worker(cluster)
+    study.end()
+    assert tables(root) == alone
+    ledger = Ledger(root)
+    assert ledger.problems() == []
+    assert max(record.attempts for record in ledger.records()) > 1
+    assert not any(ledger.staging.glob("*"))
+    record_property("records", count_records(root, "per_persona"))
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_folder_that_a_node_does_not_share_is_refused_before_the_start(
+    cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root can give a process file systems of its own")
+    root = tmp_path / "study"
+    root.mkdir()
+    script = (
+        f"mount -t tmpfs none {root} && exec {sys.executable} -m ray.scripts.scripts start "
+        f"--address={cluster.address} --num-cpus=1 --object-store-memory=100000000 --block"
+    )
+    node = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_for_nodes(cluster, 4, node)
+        code = main(["run", "--workspace", str(root), "--address", cluster.address, *SMALL])
+        told = " ".join(capsys.readouterr().err.split())
+        assert code == ExitCode.INFRASTRUCTURE, told
+        assert "is not on storage that all 4 nodes share" in told
+        assert "does not see it" in told
+        assert not (root / "results").exists()
+    finally:
+        node.terminate()
+        node.wait(timeout=60)
+
+
+def wait_for_nodes(cluster: Any, number: int, node: subprocess.Popen[bytes]) -> None:
+    from orchestrator.cluster import cluster_nodes
+
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert node.poll() is None, node.stderr and node.stderr.read().decode()
+        if len(cluster_nodes(cluster.address)) == number:
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"no {number} nodes at {cluster.address}")
