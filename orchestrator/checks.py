@@ -1,10 +1,16 @@
-"""``validate`` and ``doctor``: what is checked, and what was found. Starts nothing."""
+"""``validate`` and ``doctor``: what is checked, and what was found. Starts nothing.
+
+With an address ``doctor`` joins that Ray for a moment, to see whether its nodes share storage.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
+import socket
 import stat
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +20,9 @@ from typing import Literal
 
 from data.manifest import load_prepared
 from data.schema import DataError
-from orchestrator.placement import this_machine
+from orchestrator.cluster import check_shared_storage, ray_session
+from orchestrator.exit_codes import InfrastructureError
+from orchestrator.placement import Machine, this_machine
 from results.ledger import Ledger
 
 PACKAGES = ("ray", "torch", "transformers", "peft", "pandas", "pyarrow")
@@ -78,9 +86,21 @@ def _stages(root: Path) -> list[Check]:
     ]
 
 
-def examine_machine(root: Path) -> list[Check]:
-    """What a run needs of this machine."""
-    return [_python(), *map(_package, PACKAGES), _cpus(), _memory(), _disk(root), _token()]
+def examine_machine(root: Path, *, address: str | None = None) -> list[Check]:
+    """What a run needs of this machine, or of the Ray at ``address``."""
+    return [
+        _python(),
+        *map(_package, PACKAGES),
+        _cpus(),
+        _gpus(),
+        _memory(),
+        _disk(root),
+        _hub_cache(),
+        _token(),
+        _authentication(),
+        _dashboard(),
+        *([] if address is None else [_storage(root, address)]),
+    ]
 
 
 def _python() -> Check:
@@ -101,6 +121,26 @@ def _cpus() -> Check:
     return Check("processors", "ok", f"{machine.cpus} CPUs, {gpus}")
 
 
+def _gpus() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        why = "torch is a CPU build" if torch.version.cuda is None else "torch sees no device"
+        return Check("GPUs", "ok", f"none: {why}; trials run on CPUs")
+    names = Counter(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    listed = ", ".join(f"{number} × {name}" for name, number in names.items())
+    return Check("GPUs", "ok", f"{listed}; CUDA {torch.version.cuda}, driver {_driver()}")
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return (done.stdout.splitlines() or ["unknown"])[0].strip()
+
+
 def _memory() -> Check:
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -119,11 +159,69 @@ def _disk(root: Path) -> Check:
     return Check("disk", state, f"{free / 2**30:.1f} GiB free at {place}")
 
 
+def _hub_cache() -> Check:
+    """Where models and data sets from the hub are kept, once a node."""
+    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+
+    place = next(p for p in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if p.is_dir())
+    if not os.access(place, os.W_OK) and not HF_HUB_OFFLINE:
+        return Check("hub cache", "warning", f"{place} cannot be written: hub models will not load")
+    offline = "; offline: only what is in it" if HF_HUB_OFFLINE else ""
+    kept = len(list(Path(HF_HUB_CACHE).glob("models--*")))
+    return Check("hub cache", "ok", f"{kept} models, {HF_HUB_CACHE}{offline}")
+
+
+def _authentication() -> Check:
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode != "token":
+        text = f"RAY_AUTH_MODE is {mode}: whoever reaches Ray can run code; unset it"
+        return Check("Ray authentication", "failed", text)
+    return Check("Ray authentication", "ok", "every start asks for the token")
+
+
+DASHBOARD_PORT = 8265
+
+
+def _dashboard() -> Check:
+    """Whether a Ray's dashboard answers on an address of this machine that others can reach."""
+    try:
+        addresses = {str(i[4][0]) for i in socket.getaddrinfo(socket.gethostname(), DASHBOARD_PORT)}
+    except OSError:
+        addresses = set()
+    for address in sorted(addresses):
+        if not ipaddress.ip_address(address.partition("%")[0]).is_loopback and _answers(address):
+            text = (
+                f"something listens on {address}:{DASHBOARD_PORT}; if that is Ray, start it anew "
+                "with --dashboard-host=127.0.0.1"
+            )
+            return Check("Ray dashboard", "failed", text)
+    return Check("Ray dashboard", "ok", "none that others can reach; ours listens on 127.0.0.1")
+
+
+def _answers(address: str) -> bool:
+    try:
+        socket.create_connection((address, DASHBOARD_PORT), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _storage(root: Path, address: str) -> Check:
+    """Whether every node of a cluster sees the workspace's folder."""
+    place = next(path for path in (root, *root.parents) if path.is_dir())
+    try:
+        with ray_session(Machine(0, 0), address=address, dashboard=False):
+            check_shared_storage(place)
+    except (InfrastructureError, OSError) as error:
+        return Check("shared storage", "failed", str(error))
+    return Check("shared storage", "ok", f"every node at {address} sees {place}")
+
+
 def _token() -> Check:
     """Ray writes its token so that every user of the machine can read it."""
-    path = Path.home() / ".ray" / "auth_token"
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if not path.is_file():
-        return Check("Ray token", "ok", "none yet; Ray makes one at its first start")
+        return Check("Ray token", "ok", "none yet; made at the first start")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         return Check("Ray token", "failed", f"others can read it: chmod 600 {path}")

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.exit_codes import ExitCode, InfrastructureError, InputError, Interrupted
+from orchestrator.redaction import redacted
 from results.lock import LockError
 from search_spaces.catalog import STUDIES
 from search_spaces.space import Study
@@ -117,7 +118,9 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _refuse(message: str, *, code: ExitCode = ExitCode.BAD_INPUT) -> int:
-    err.print(f"Error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    err.print(
+        f"Error: {redacted(message)}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
     return code
 
 
@@ -126,7 +129,7 @@ def _interrupted() -> int:
     words = [word for word in sys.argv[1:] if word != "--fresh"]
     command = shlex.join(["python", "-m", "orchestrator", *words])
     err.print("Stopped. Finished cells are saved; go on with:", highlight=False)
-    err.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
+    err.print(f"  {redacted(command)}", markup=False, highlight=False, soft_wrap=True)
     return ExitCode.INTERRUPTED
 
 
@@ -280,7 +283,7 @@ def _watch(tally: Any, board: Any) -> Iterator[Any]:
 
 def _say(text: str) -> None:
     """A line as it is: where it is piped to, nothing must break it in two."""
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
+    out.print(redacted(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_outcome(outcome: Any, root: Path) -> None:
@@ -293,7 +296,9 @@ def _show_outcome(outcome: Any, root: Path) -> None:
     ran = f"{outcome.ran} cells run, {outcome.reused} found done"
     out.print(f"{ran}; {duration(outcome.seconds)}", highlight=False)
     for line in outcome.failures[:10]:
-        err.print(f"failed: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+        err.print(
+            f"failed: {redacted(line)}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
     if len(outcome.failures) > 10:
         err.print(f"… and {len(outcome.failures) - 10} more", style="red")
     if outcome.summary.report:
@@ -539,14 +544,19 @@ def validate(workspace: Place = Path()) -> int:
 
 
 @app.command()
-def doctor(workspace: Place = Path()) -> int:
-    """Check this machine: Python, packages, memory, disk, GPU, Ray's token.
+def doctor(
+    workspace: Place = Path(),
+    address: Annotated[
+        str | None, typer.Option("--address", help="Also: do the nodes of this Ray share storage?")
+    ] = None,
+) -> int:
+    """Check this machine: Python, packages, GPUs, memory, disk, hub cache, who can reach Ray.
 
-    Example: python -m orchestrator doctor
+    Example: python -m orchestrator doctor --workspace /mnt/study --address auto
     """
     from orchestrator.checks import examine_machine
 
-    checks = examine_machine(workspace.expanduser().resolve())
+    checks = examine_machine(workspace.expanduser().resolve(), address=address)
     return ExitCode.DONE if _show_checks(checks) else ExitCode.INFRASTRUCTURE
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from data.settings import DataSettings
 from tasks.config import (
@@ -122,6 +123,17 @@ class TrackingSettings(Frozen):
     mlflow_uri: str | None = None
     """A tracking server; by default a sqlite file in the workspace. A server's password belongs
     into the environment (``MLFLOW_TRACKING_PASSWORD``)."""
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _without_password(cls, uri: str | None) -> str | None:
+        """Settings are written into the workspace and the report; a secret has no place there."""
+        if uri is not None and urlsplit(uri).password is not None:
+            raise ValueError(
+                "holds a password; write the address alone and put the password into the "
+                "environment, as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return uri
 
 
 class Settings(Frozen):

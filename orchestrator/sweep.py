@@ -26,6 +26,7 @@ from orchestrator.cell_queue import CellQueue
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.placement import Placement
 from orchestrator.plan import PlannedCell
+from orchestrator.redaction import redacted
 from orchestrator.trainable import trial_class, trial_config
 from orchestrator.worker import CHECKPOINT_SECONDS, CellReport, Places
 
@@ -164,6 +165,7 @@ class StudySearch(Searcher):
 
     def give_up(self, cell: PlannedCell, error: str, *, attempts: int) -> None:
         """Fail a cell, and block what needs it."""
+        error = redacted(error)
         self.keeper.lose(cell, error, attempts)
         for observer in self.observers:
             observer.failed(cell, error)

@@ -13,6 +13,7 @@ from orchestrator.keeper import LedgerKeeper
 from orchestrator.live_board import LiveBoard
 from orchestrator.placement import Placement
 from orchestrator.plan import PlannedCell
+from orchestrator.redaction import redacted
 from orchestrator.settings import TrackingSettings
 from orchestrator.signals import StopSignal
 from orchestrator.status import StatusFile
@@ -101,7 +102,7 @@ class Sweeper:
                 )
         except BaseException as error:
             tracking.close()
-            self.status.update("stopped", reason=f"{type(error).__name__}: {error}")
+            self.status.update("stopped", reason=redacted(f"{type(error).__name__}: {error}"))
             raise
         board.read()
         tracking.close()

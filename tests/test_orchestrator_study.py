@@ -41,13 +41,18 @@ SMALL = (
     *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
 )
 STUDY = ("--study", "per_persona")
+PLANTED = "planted" + "0123456789abcdef" * 4
+SECRETS = ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a finished study."""
+    """A workspace with a finished study, run with secrets in the environment."""
     root = tmp_path_factory.mktemp("study")
-    assert main(["run", "--workspace", str(root), *STUDY, *SMALL]) == ExitCode.DONE
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SECRETS:
+            patch.setenv(name, PLANTED)
+        assert main(["run", "--workspace", str(root), *STUDY, *SMALL]) == ExitCode.DONE
     return root
 
 
@@ -85,6 +90,12 @@ def test_every_artifact_of_the_arms_is_there(finished: Path) -> None:
     leftovers = [p for p in finished.rglob("*") if ".tmp" in p.name or p.name.startswith(".build")]
     assert leftovers == []
     assert not any((finished / "results" / "tune").glob("*"))
+
+
+def test_no_secret_of_the_environment_is_in_any_file(finished: Path) -> None:
+    paths = [path for path in finished.rglob("*") if path.is_file()]
+    assert len(paths) > 100
+    assert [path for path in paths if PLANTED.encode() in path.read_bytes()] == []
 
 
 def test_the_same_command_again_runs_nothing(
