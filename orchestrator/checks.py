@@ -184,18 +184,24 @@ DASHBOARD_PORT = 8265
 
 def _dashboard() -> Check:
     """Whether a Ray's dashboard answers on an address of this machine that others can reach."""
-    try:
-        addresses = {str(i[4][0]) for i in socket.getaddrinfo(socket.gethostname(), DASHBOARD_PORT)}
-    except OSError:
-        addresses = set()
-    for address in sorted(addresses):
-        if not ipaddress.ip_address(address.partition("%")[0]).is_loopback and _answers(address):
+    for address in _own_addresses():
+        if _answers(address):
             text = (
                 f"something listens on {address}:{DASHBOARD_PORT}; if that is Ray, start it anew "
                 "with --dashboard-host=127.0.0.1"
             )
             return Check("Ray dashboard", "failed", text)
     return Check("Ray dashboard", "ok", "none that others can reach; ours listens on 127.0.0.1")
+
+
+def _own_addresses() -> list[str]:
+    """This machine's addresses by its own name, loopback left out."""
+    try:
+        told = socket.getaddrinfo(socket.gethostname(), None)
+    except OSError:
+        return []
+    found = {str(info[4][0]).partition("%")[0] for info in told}
+    return sorted(one for one in found if not ipaddress.ip_address(one).is_loopback)
 
 
 def _answers(address: str) -> bool:

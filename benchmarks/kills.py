@@ -1,0 +1,192 @@
+"""SIGKILLs of the driver at random times, each followed by the same command.
+
+``python -m benchmarks.kills --kills 25 --out FILE.json`` runs a small study undisturbed, then again
+in another workspace with a kill after a random time, as often as asked, and then to its end. Told
+are the records expected, found, duplicated and lost, the trials that each kill cost, what was left
+of processes and temporary files, and whether the tables equal the undisturbed run's to the byte.
+Exit code 1 where anything of this is not as it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from results.ledger import Ledger
+
+STUDY = (
+    *("--study", "per_persona", "--users", "6", "--no-dashboard", "--set", "data.sessions=10"),
+    *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
+    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
+    *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
+)
+ACTORS = 2
+"""Most trials that run at a time: as many as this study's machine has CPUs, two at most."""
+GONE_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Figures:
+    """What came out."""
+
+    kills: int = 0
+    killed_after_seconds: list[float] = field(default_factory=list)
+    records_after: list[int] = field(default_factory=list)
+    trials_cost: list[int] = field(default_factory=list)
+    """Attempts without a record that each kill left behind."""
+    processes_left: list[int] = field(default_factory=list)
+    """Processes of a killed run that still lived after ``GONE_SECONDS``."""
+    records_expected: int = 0
+    records_found: int = 0
+    records_lost: int = 0
+    duplicated: int = 0
+    problems: list[str] = field(default_factory=list)
+    temporaries_left: int = 0
+    equal_tables: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether a study may be killed like this."""
+        counts = (self.records_lost, self.duplicated, self.temporaries_left, *self.processes_left)
+        return (
+            self.equal_tables
+            and not self.problems
+            and not any(counts)
+            and max(self.trials_cost, default=0) <= ACTORS
+        )
+
+
+def start(workspace: Path) -> subprocess.Popen[bytes]:
+    """The command, in a session of its own."""
+    words = ["run", "--workspace", str(workspace), *STUDY]
+    log = workspace.with_suffix(".log").open("ab")
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *words],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def descendants(process: int) -> set[int]:
+    """A process and all that it started, now."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(entry.parent.name)] = int(fields[1])
+    found, more = {process}, True
+    while more:
+        new = {child for child, parent in parents.items() if parent in found} - found
+        found |= new
+        more = bool(new)
+    return found
+
+
+def alive(process: int) -> bool:
+    """Whether a process still runs; a zombie does not."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] != "Z"
+
+
+def kill(run: subprocess.Popen[bytes]) -> int:
+    """Kill the driver alone; how many of its processes outlived it for too long."""
+    family = descendants(run.pid)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    until = time.monotonic() + GONE_SECONDS
+    while time.monotonic() < until and any(map(alive, family)):
+        time.sleep(0.2)
+    left = [process for process in family if alive(process)]
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    return len(left)
+
+
+def tables(workspace: Path) -> dict[str, bytes]:
+    """The per-user tables and statistics of a finished study."""
+    places = [*(workspace / "results").glob("*/per_user_*.csv")]
+    places += (workspace / "results" / "stats").glob("*.csv")
+    return {p.relative_to(workspace).as_posix(): p.read_bytes() for p in sorted(places)}
+
+
+def to_the_end(workspace: Path) -> None:
+    """Run the study until it is done."""
+    code = start(workspace).wait()
+    if code != 0:
+        raise SystemExit(
+            f"the study ended with {code}: {workspace.with_suffix('.log').read_text()}"
+        )
+
+
+def measure(folder: Path, *, kills: int, seed: int, longest: float) -> Figures:
+    """Kill a study so often, and compare it with one that was not."""
+    calm, wild = folder / "calm", folder / "wild"
+    to_the_end(calm)
+    chance, found = random.Random(seed), Figures()
+    while found.kills < kills:
+        run, wait = start(wild), chance.uniform(0.5, longest)
+        try:
+            run.wait(timeout=wait)
+        except subprocess.TimeoutExpired:
+            found.kills += 1
+            found.killed_after_seconds.append(round(wait, 2))
+            found.processes_left.append(kill(run))
+            ledger = Ledger(wild)
+            staged = ledger.staging.glob("*") if ledger.staging.is_dir() else ()
+            found.trials_cost.append(sum(path.is_dir() for path in staged))
+            found.records_after.append(len(list(ledger.records())))
+        else:
+            # Done before its time: there must be something to kill.
+            longest = max(1.5, longest / 2)
+    to_the_end(wild)
+    return compare(found, calm=calm, wild=wild)
+
+
+def compare(found: Figures, *, calm: Path, wild: Path) -> Figures:
+    """The killed study's records and tables beside the undisturbed one's."""
+    one, other = ({r.cell_id: r for r in Ledger(place).records()} for place in (calm, wild))
+    found.records_expected, found.records_found = len(one), len(other)
+    found.records_lost = len(one.keys() - other.keys())
+    found.duplicated = len(other.keys() - one.keys()) + len(Ledger(wild).duplicates)
+    found.problems = Ledger(wild).problems()
+    found.temporaries_left = sum(".tmp-" in path.name for path in wild.rglob("*"))
+    found.equal_tables = bool(tables(calm)) and tables(calm) == tables(wild)
+    return found
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--longest", type=float, default=14.0, help="seconds before a kill, at most"
+    )
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kills-") as name:
+        found = measure(Path(name), kills=given.kills, seed=given.seed, longest=given.longest)
+    text = json.dumps({**asdict(found), "good": found.good}, indent=2)
+    print(text)
+    if given.out is not None:
+        given.out.write_text(text + "\n", encoding="utf-8")
+    return 0 if found.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
