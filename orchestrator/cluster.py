@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -164,15 +165,17 @@ def _prepare_environment() -> None:
     os.environ.update(_WORKER_VARIABLES, PYTHONPATH=_with_this_package())
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # Whoever reaches a Ray without a token can run code on it. Ray switches it on by itself for
+    # local starts alone (2.59; for all from 2.61 on), and reads the variable when it is imported:
+    # later the process and those that it starts would not be of one mind.
+    if "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     _make_token()
 
 
 _WORKER_VARIABLES = {"TOKENIZERS_PARALLELISM": "false", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
 
 _DEFAULTS = {
-    # Whoever reaches a Ray without a token can run code on it. Ray switches it on by itself for
-    # local starts alone (2.59), and for all from 2.61 on.
-    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -12,6 +12,8 @@ for _name, _value in {
     "TRANSFORMERS_OFFLINE": "1",
     "MPLBACKEND": "Agg",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # As our own starts have it; Ray reads it when it is imported.
+    "RAY_AUTH_MODE": "token",
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -6,6 +6,8 @@ import ast
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from orchestrator import checks
 from orchestrator.cli import main
-from orchestrator.cluster import _DEFAULTS, _make_token
+from orchestrator.cluster import _make_token
 from orchestrator.exit_codes import ExitCode
 from orchestrator.redaction import redacted
 from orchestrator.shipping import PACKAGES, ROOT
@@ -90,8 +92,21 @@ def test_secrets_are_taken_out_of_what_is_shown(text: str, shown: str) -> None:
     assert redacted(text, environment=environment) == shown
 
 
-def test_every_start_asks_for_the_token_unless_a_person_says_otherwise() -> None:
-    assert _DEFAULTS["RAY_AUTH_MODE"] == "token"
+@pytest.mark.parametrize("said", [None, "disabled"])
+def test_every_start_asks_for_the_token_unless_a_person_says_otherwise(said: str | None) -> None:
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    code = (
+        "import os; from orchestrator.cluster import _prepare_environment;"
+        "_prepare_environment(); print(os.environ['RAY_AUTH_MODE'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, "PYTHONPATH": str(ROOT)} | ({} if said is None else {"RAY_AUTH_MODE": said}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == (said or "token")
 
 
 def test_the_token_is_made_for_its_owner_alone(
