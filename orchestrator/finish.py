@@ -21,6 +21,7 @@ from orchestrator.keeper import source_commit
 from orchestrator.plan import Plan
 from orchestrator.settings import Settings
 from orchestrator.workspace import Workspace
+from results.files import crash_point
 from results.ledger import Ledger
 from results.record import ARM_PURPOSES, Record
 
@@ -183,6 +184,7 @@ def finish(
         *persona.figures,
         *ablations.figures,
     ]
+    crash_point("in-report")
     told = report_facts(plan, records, settings=settings, prepared=prepared)
     told |= baseline_repeat(ledger, plan)
     told |= persona.told(told)

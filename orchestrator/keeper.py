@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.plan import PlannedCell
 from orchestrator.worker import CellReport
+from results.files import crash_point
 from results.ledger import Ledger
 from results.lock import LockError
 from results.record import RecordError
@@ -45,6 +46,7 @@ class LedgerKeeper:
                 return reason
             known = {**environment, "commit": source_commit()}
             self.ledger.commit(cell.cell_id, staging=staging, attempts=attempts, environment=known)
+            crash_point(f"kept:{cell.arm}")
         except OSError as error:
             raise InfrastructureError(
                 f"cell {cell.cell_id} cannot be written to {self.ledger.root}: {error}; make room "

@@ -6,6 +6,7 @@ Each step finds its finished part and does the rest, so the same command twice d
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from orchestrator.embedding import with_clusters
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
 from orchestrator.forecast import forecast_plan, is_worth_it, keep_forecast
+from orchestrator.keeper import source_commit
 from orchestrator.left_out import left_out
 from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, resolved_dtype
 from orchestrator.placement import Machine, Placement
@@ -40,6 +42,7 @@ from orchestrator.workspace import (
     leave_nothing,
     write_configs,
 )
+from results.files import crash_point
 from results.ledger import Ledger
 from results.lock import workspace_lock
 from results.record import Record
@@ -275,6 +278,8 @@ class _Run:
         say, status = self.sweeper.screen.say, self.sweeper.status
         ledger = Ledger(workspace.root)
         records: Mapping[str, Record] = ledger.finished(cell.cell_id for cell in self.plan.cells)
+        for warning in other_versions(records, now=source_commit()):
+            say(f"Warning: {warning}")
         todo = self._todo(records, ledger)
         reused = len(records.keys() - todo)
         key = finished_key(records, self.plan, settings, prepared=prepared)
@@ -299,6 +304,7 @@ class _Run:
         if not has_scores(self.plan, records):
             return self._nothing_scored(records, ledger, reused=reused, began=began)
         self.sweeper.fence()
+        crash_point("before-report")
         say("Tables, statistics, figures and report …")
         status.update("reporting")
         summary = finish(
@@ -386,6 +392,20 @@ class _Run:
             failures=tuple(failures_of(self.plan, records, ledger)),
             seconds=time.monotonic() - began,
         )
+
+
+def other_versions(records: Mapping[str, Record], *, now: str) -> list[str]:
+    """A warning where records were made by other code than ``now``; the report lists them all."""
+    commits = Counter(record.environment.get("commit", "unknown") for record in records.values())
+    others = {commit: number for commit, number in commits.items() if commit != now}
+    if not others:
+        return []
+    listed = ", ".join(f"{number} by {commit}" for commit, number in sorted(others.items()))
+    return [
+        f"of {len(records)} finished cells some were made by other code than this one ({now}): "
+        f"{listed}. They are used as they are; REPRODUCIBILITY.md counts them. To make all of them "
+        "anew: --fresh, or another --workspace"
+    ]
 
 
 def failures_of(plan: Plan, records: Mapping[str, Record], ledger: Ledger) -> list[str]:

@@ -3,7 +3,8 @@
 Crash points: where ``PERSONA_SWEEP_CRASH_POINT`` names one, the process ends itself there as if it
 had been killed. Only tests set it. The points are ``temporary:<file name>`` (the temporary file is
 whole, the rename has not happened) for everything that is written here; ``before-record``,
-``before-rename`` and ``after-rename`` in the ledger's commit; others where their callers say.
+``before-rename`` and ``after-rename`` in the ledger's commit; ``kept:<arm>`` after it;
+``before-report`` and ``in-report``; others where their callers say.
 """
 
 from __future__ import annotations

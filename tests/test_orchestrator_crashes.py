@@ -1,0 +1,106 @@
+"""A driver that is killed at every crash point in turn, each time followed by the same command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.exit_codes import ExitCode
+from orchestrator.study import other_versions
+from results.files import CRASH_CODE, CRASH_VARIABLE
+from results.ledger import Ledger
+from tests.faults import count_records
+
+SMALL = (
+    *("--study", "global", "--users", "4", "--no-dashboard", "--set", "data.sessions=10"),
+    *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
+    *("--set", "shared.lora.epochs=1", "--set", "shared.prefix.epochs=1"),
+    *("--set", "decoding.max_new_tokens=16", "--set", "statistics.resamples=200"),
+)
+POINTS = (
+    "temporary:manifest.json",
+    "before-record",
+    "temporary:record.json",
+    "before-rename",
+    "after-rename",
+    "kept:lora_all",
+    "kept:prefix_all",
+    "before-report",
+    "in-report",
+    "temporary:report.html",
+    "temporary:summary.json",
+)
+
+
+def run(root: Path, point: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", "run", "--workspace", str(root), *SMALL],
+        env=os.environ | ({} if point is None else {CRASH_VARIABLE: point}),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def tables(root: Path) -> dict[str, bytes]:
+    places = [*(root / "results").rglob("*.csv")]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(places)}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_killed_at_every_point_in_turn_it_ends_as_if_never(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    assert main(["run", "--workspace", str(calm), *SMALL]) == ExitCode.DONE
+    before: set[str] = set()
+    for point in POINTS:
+        done = run(wild, point)
+        assert done.returncode == CRASH_CODE, f"{point}: {done.stdout}{done.stderr}"
+        ledger = Ledger(wild)
+        kept = {record.cell_id: record.attempt for record in ledger.records()}
+        assert before <= set(kept.values()), f"{point}: a finished trial was repeated"
+        before = set(kept.values())
+    last = run(wild)
+    assert last.returncode == ExitCode.DONE, last.stderr
+    assert "0 cells run" in last.stdout
+    assert tables(wild) == tables(calm)
+    assert Ledger(wild).problems() == []
+    assert not [path for path in wild.rglob("*") if ".tmp-" in path.name]
+    record_property("records", count_records(wild, "global"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_records_of_other_code_are_used_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "--workspace", str(tmp_path / "study"), *SMALL]
+    words[words.index("global")] = "baseline"
+    assert main(words) == ExitCode.DONE
+    ledger = Ledger(tmp_path / "study")
+    records = {record.cell_id: record for record in ledger.records()}
+    now = next(iter(records.values())).environment["commit"]
+    assert other_versions(records, now=now) == []
+    capsys.readouterr()
+    one = next(iter(records))
+    path = ledger.root / one / "record.json"
+    value = json.loads(path.read_text(encoding="utf-8"))
+    value["environment"]["commit"] = "0123456789ab"
+    path.write_text(json.dumps(value), encoding="utf-8")
+    assert main(words) == ExitCode.DONE
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Warning: of" in told
+    assert "1 by 0123456789ab" in told
+    assert "0 cells run" in told
+    main(["report", "--study", "baseline", "--workspace", str(tmp_path / "study")])
+    assert "0123456789ab" in (tmp_path / "study" / "REPRODUCIBILITY.md").read_text(encoding="utf-8")
