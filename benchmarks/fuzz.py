@@ -108,7 +108,7 @@ def _settings(chance: random.Random) -> dict[str, Any]:
         "seeds": [0, 1],
         "tracking": {"mlflow": False, "mlflow_uri": "sqlite:///x.db"},
         "search": {"method": "random", "ranges": ["lora.rank = 2, 4"]},
-        chance.choice(NAMES).split(".")[0]: chance.choice(NASTY),
+        chance.choice(NAMES).split(".")[0]: deepcopy(chance.choice(NASTY)),
     }
     return dict(chance.sample(sorted(sections.items()), chance.randint(1, len(sections))))
 
@@ -138,7 +138,7 @@ def mutated(value: Any, chance: random.Random) -> Any:
     for _ in range(chance.randint(1, 3)):
         nodes = list(_nodes(changed))
         if not nodes:
-            return chance.choice(NASTY)
+            return deepcopy(chance.choice(NASTY))
         parent, key = chance.choice(nodes)
         what = chance.randrange(5)
         if what == 0:
@@ -150,7 +150,7 @@ def mutated(value: Any, chance: random.Random) -> Any:
         elif what == 3:
             parent[key] = _deep(chance.choice((3, 30, 300)))
         else:
-            parent[key] = chance.choice(NASTY)
+            parent[key] = deepcopy(chance.choice(NASTY))
     return changed
 
 

@@ -29,6 +29,8 @@ class FakeWorker:
             return CellReport(cell_id, False, "", "Traceback: planted", NO_METRIC, 0.0)
         if "dies" in spec.arm:
             self._die_if_first(cell_id, always="always" in spec.arm)
+        if "hungry" in spec.arm:
+            self._eat_if_first(cell_id, always="always" in spec.arm)
         if "outlived" in spec.arm:
             self._go_on_unseen(cell_id, staging)
         if "slow" in spec.arm:
@@ -53,6 +55,15 @@ class FakeWorker:
         late = Path(mark.read_text())
         late.mkdir(parents=True, exist_ok=True)
         (late / "made.txt").write_text("late")
+
+    def _eat_if_first(self, cell_id: str, *, always: bool) -> None:
+        """Take more of the host's memory than Ray allows, until Ray kills this process."""
+        mark = self.places.staging.parent / f"ate-{cell_id}"
+        if always or not mark.exists():
+            mark.touch()
+            eaten = bytearray(3 << 30)
+            eaten[:: 1 << 12] = b"x" * len(eaten[:: 1 << 12])
+            time.sleep(60)
 
     def _note_size(self, cell_id: str, smaller_passes: bool) -> None:
         with (self.places.staging.parent / f"tried-{cell_id}").open("a") as file:
