@@ -148,7 +148,7 @@ def mutated(value: Any, chance: random.Random) -> Any:
         elif what == 2 and isinstance(parent, dict):
             parent[chance.choice(("", "x", key.upper(), f"{key} ", "messages"))] = parent.pop(key)
         elif what == 3:
-            parent[key] = _deep(chance.choice((3, 30, 300)))
+            parent[key] = _deep(chance.choice((3, 30, 100)))
         else:
             parent[key] = deepcopy(chance.choice(NASTY))
     return changed

@@ -73,6 +73,11 @@ class CellQueue:
             self.running.add(cell.cell_id)
         return taken
 
+    def give_back(self, cell_id: str) -> None:
+        """A running cell was broken off through no fault of its own: it comes first again."""
+        self.running.discard(cell_id)
+        self._waiting = {cell_id: self.cells[cell_id], **self._waiting}
+
     def finish(self, cell_id: str) -> None:
         """A running cell is in the ledger."""
         self.running.discard(cell_id)

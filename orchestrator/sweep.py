@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from ray.exceptions import OutOfMemoryError
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
@@ -58,7 +59,7 @@ class Observer(Protocol):
         """More cells are to run; those named in ``finished`` are done."""
 
     def started(self, cell: PlannedCell) -> None:
-        """A cell was given to a trial."""
+        """A cell was given to a trial; a second time if its first one was broken off."""
 
     def finished(self, cell: PlannedCell, report: CellReport) -> None:
         """A cell is kept."""
@@ -112,6 +113,8 @@ class StudySearch(Searcher):
         self.more = more
         self.handed: dict[str, dict[str, PlannedCell]] = {}
         self.attempts: dict[str, int] = {}
+        self.broken_off: dict[str, int] = {}
+        """Cell → how often it ran in an experiment that Tune gave up."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A trial of cells that can start now; None while all wait; FINISHED at the end."""
@@ -121,7 +124,7 @@ class StudySearch(Searcher):
         if not cells:
             return None
         self.handed[trial_id] = {cell.cell_id: cell for cell in cells}
-        self.attempts[trial_id] = 1
+        self.attempts[trial_id] = 1 + max(self.broken_off.get(c.cell_id, 0) for c in cells)
         for cell in cells:
             for observer in self.observers:
                 observer.started(cell)
@@ -171,6 +174,18 @@ class StudySearch(Searcher):
             observer.failed(cell, error)
         self._block(self.queue.fail(cell.cell_id))
         self.grow()
+
+    def break_off(self, error: str) -> None:
+        """The experiment is over before its time: its cells wait again, or have had their tries."""
+        handed, self.handed = self.handed, {}
+        for trial_id, cells in handed.items():
+            attempts = self.attempts[trial_id]
+            for cell in cells.values():
+                self.broken_off[cell.cell_id] = attempts
+                if attempts > MAX_FAILURES:
+                    self.give_up(cell, f"worker died {attempts} times: {error}", attempts=attempts)
+                else:
+                    self.queue.give_back(cell.cell_id)
 
     def _block(self, cells: Iterable[PlannedCell]) -> None:
         for blocked in cells:
@@ -257,6 +272,17 @@ def _inside(error: BaseException | None) -> InfrastructureError | None:
     return error
 
 
+def _host_memory(error: BaseException | None) -> str | None:
+    """What Ray says of a worker that it killed because the host's memory was full; else None.
+
+    Ray 2.60's Tune knows dead actors and failed tasks, and ends the whole experiment over this
+    third kind (``RayActorManager._actor_task_failed``), instead of starting the trial again.
+    """
+    while error is not None and not isinstance(error, OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return None if error is None else f"out of memory: {str(error).strip().splitlines()[0]}"
+
+
 def run_sweep(
     cells: Sequence[PlannedCell],
     *,
@@ -286,11 +312,33 @@ def run_sweep(
     search = StudySearch(
         queue, options=options, attempt=attempt, keeper=keeper, observers=observers, more=more
     )
-    watch = _Watch(search, stop=stop, stall_seconds=options.stall_seconds)
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    tuner = Tuner(
-        trial_class(options.study),
+    experiment = 0
+    while not (queue.exhausted and not queue.running):
+        experiment += 1
+        watch = _Watch(search, stop=stop, stall_seconds=options.stall_seconds)
+        try:
+            _tuner(search, watch, name=f"{attempt}-{experiment}").fit()
+            break
+        except Exception as error:
+            # Tune wraps what our own code raises inside its loop.
+            inside, memory = _inside(error), _host_memory(error)
+            if inside is not None or memory is None:
+                raise (inside or error) from None
+            search.break_off(memory)
+    for trial_id in list(search.handed):
+        search.lose(trial_id, "the trial ended without a result")
+    if not queue.failed:
+        for folder in options.tune_folder.glob(f"{attempt}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+    return queue
+
+
+def _tuner(search: StudySearch, watch: _Watch, *, name: str) -> Tuner:
+    """One experiment over what the search hands out."""
+    return Tuner(
+        trial_class(search.options.study),
         tune_config=TuneConfig(
             search_alg=search,
             num_samples=-1,
@@ -299,8 +347,8 @@ def run_sweep(
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=RunConfig(
-            name=attempt,
-            storage_path=str(options.tune_folder.resolve()),
+            name=name,
+            storage_path=str(search.options.tune_folder.resolve()),
             verbose=0,
             callbacks=[watch],
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
@@ -308,13 +356,3 @@ def run_sweep(
             checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-    try:
-        tuner.fit()
-    except Exception as error:
-        # Tune wraps what our own code raises inside its loop.
-        raise (_inside(error) or error) from None
-    for trial_id in list(search.handed):
-        search.lose(trial_id, "the trial ended without a result")
-    if not queue.failed:
-        shutil.rmtree(options.tune_folder / attempt, ignore_errors=True)
-    return queue

@@ -65,9 +65,10 @@ class SweepTally:
                 self._work_left += cell.work
 
     def started(self, cell: PlannedCell) -> None:
-        """A cell was given to a trial."""
-        self.stages[cell.stage].running += 1
-        self.now[cell.cell_id] = cell
+        """A cell was given to a trial; it counts once, also where it is given to another."""
+        if cell.cell_id not in self.now:
+            self.stages[cell.stage].running += 1
+            self.now[cell.cell_id] = cell
 
     def finished(self, cell: PlannedCell, report: CellReport) -> None:
         """A cell is in the ledger."""
