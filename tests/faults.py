@@ -32,6 +32,9 @@ ROWS: dict[int, Row] = {
         "driver killed",
         "killed at every crash point, then the same command",
         {
+            "test_orchestrator_crashes": [
+                "test_killed_at_every_point_in_turn_it_ends_as_if_never",
+            ],
             "test_results_ledger": ["test_a_driver_killed_while_committing_leaves_all_or_nothing"],
             "test_orchestrator_only_failed": [
                 "test_a_failed_user_is_repeated_to_the_undisturbed_tables",
@@ -70,11 +73,14 @@ ROWS: dict[int, Row] = {
         "worker killed, node removed",
         "SIGKILL to the actor in mid-cell, once and always",
         {
+            "test_cluster_nodes": [
+                "test_nodes_that_go_and_come_back_lose_nothing",
+            ],
             "test_orchestrator_sweep": [
                 "test_a_killed_worker_is_replaced_and_the_attempts_are_counted",
                 "test_a_worker_that_outlives_its_retry_is_never_heard",
                 "test_a_worker_that_always_dies_fails_its_cell_after_three_retries",
-            ]
+            ],
         },
     ),
     5: Row(
@@ -105,6 +111,15 @@ ROWS: dict[int, Row] = {
             "test_orchestrator_worker": [
                 "test_a_full_memory_is_told_from_other_errors",
                 "test_smaller_passes_halve_what_a_pass_holds_and_nothing_else",
+            ],
+        },
+    ),
+    8: Row(
+        "worker killed for host memory",
+        "3 GiB eaten under a lowered limit of Ray",
+        {
+            "test_orchestrator_host_memory": [
+                "test_a_worker_killed_for_host_memory_is_tried_again_and_the_message_names_memory",
             ],
         },
     ),
@@ -145,6 +160,15 @@ ROWS: dict[int, Row] = {
             "test_tasks_checkpoint": ["test_a_full_disk_costs_the_checkpoint_and_not_the_training"],
         },
     ),
+    12: Row(
+        "storage not shared",
+        "a node whose file systems are its own",
+        {
+            "test_cluster_nodes": [
+                "test_a_folder_that_a_node_does_not_share_is_refused_before_the_start",
+            ],
+        },
+    ),
     13: Row(
         "two drivers on one workspace",
         "a second command beside a living one; a stale lock",
@@ -165,13 +189,16 @@ ROWS: dict[int, Row] = {
         },
     ),
     14: Row(
-        "config or data changed",
-        "other settings, other items, under a finished workspace",
+        "config, data or code changed",
+        "other settings, items, code under a finished workspace",
         {
+            "test_orchestrator_crashes": [
+                "test_records_of_other_code_are_used_with_a_warning",
+            ],
             "test_orchestrator_study": [
                 "test_a_frozen_baseline_is_not_changed",
                 "test_a_frozen_list_of_items_is_not_changed",
-            ]
+            ],
         },
     ),
     15: Row(
@@ -242,6 +269,9 @@ ROWS: dict[int, Row] = {
         "broken rows",
         "broken JSON, BOM, latin-1, files of different length",
         {
+            "test_fuzz": [
+                "test_no_input_makes_a_reader_raise_anything_else",
+            ],
             "test_data_sources": [
                 "test_edgewise_bad_line_is_named_with_file_and_line",
                 "test_files_of_different_length_name_the_missing_line",
@@ -296,6 +326,24 @@ ROWS: dict[int, Row] = {
                 "test_a_tracker_that_is_down_is_one_warning",
                 "test_a_tracker_that_does_not_open_is_one_warning",
             ]
+        },
+    ),
+    25: Row(
+        "Ray open, secrets in files",
+        "dashboards, tokens, passwords where they must not be",
+        {
+            "test_orchestrator_study": [
+                "test_no_secret_of_the_environment_is_in_any_file",
+            ],
+            "test_security": [
+                "test_a_password_in_a_setting_is_refused_and_not_repeated",
+                "test_secrets_are_taken_out_of_what_is_shown",
+                "test_the_token_is_made_for_its_owner_alone",
+                "test_doctor_finds_a_ray_without_a_token",
+            ],
+            "test_orchestrator_cluster_check": [
+                "test_every_rule_finds_its_fault",
+            ],
         },
     ),
     26: Row(
