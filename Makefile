@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m orchestrator run --study per_persona
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --faults
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults

@@ -27,6 +27,17 @@ hypothesis.settings.register_profile("any_speed", deadline=None)
 hypothesis.settings.load_profile("any_speed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="end with the table of faults")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--faults"):
+        from tests.faults import FaultTable
+
+        config.pluginmanager.register(FaultTable())
+
+
 @pytest.fixture(scope="module")
 def tiny_ray() -> Iterator[None]:
     """A local Ray with 2 CPUs, without a dashboard, in a folder of its own."""
