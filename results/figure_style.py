@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,11 +166,16 @@ def zero_line(axis: Axes, *, vertical: bool = True) -> None:
 
 
 def save(canvas: Canvas, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write ``name.svg`` and ``name.png`` (300 dots an inch), both without a date."""
+    """Write ``name.svg`` and ``name.png`` (300 dots an inch), both without a date.
+
+    A sign that the font lacks (an emoji in a user's id) is drawn as a box, without a word.
+    """
     paths = []
     for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
         buffer = io.BytesIO()
-        canvas.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            canvas.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
         paths.append(write_atomic(folder / f"{name}.{suffix}", buffer.getvalue()))
     return paths[0], paths[1]
 
