@@ -32,6 +32,8 @@ STUDY = (
 ACTORS = 2
 """Most trials that run at a time: as many as this study's machine has CPUs, two at most."""
 GONE_SECONDS = 30.0
+WINDOW_SECONDS = 8.0
+"""Kills fall between the command and so long after its first record."""
 
 
 @dataclass(slots=True)
@@ -43,8 +45,8 @@ class Figures:
     records_after: list[int] = field(default_factory=list)
     trials_cost: list[int] = field(default_factory=list)
     """Attempts without a record that each kill left behind."""
-    processes_left: list[int] = field(default_factory=list)
-    """Processes of a killed run that still lived after ``GONE_SECONDS``."""
+    processes_left: list[str] = field(default_factory=list)
+    """What of a killed run still lived after ``GONE_SECONDS``."""
     records_expected: int = 0
     records_found: int = 0
     records_lost: int = 0
@@ -56,11 +58,12 @@ class Figures:
     @property
     def good(self) -> bool:
         """Whether a study may be killed like this."""
-        counts = (self.records_lost, self.duplicated, self.temporaries_left, *self.processes_left)
+        counts = (self.records_lost, self.duplicated, self.temporaries_left)
         return (
             self.equal_tables
             and not self.problems
             and not any(counts)
+            and not self.processes_left
             and max(self.trials_cost, default=0) <= ACTORS
         )
 
@@ -103,18 +106,27 @@ def alive(process: int) -> bool:
     return text.rpartition(")")[2].split()[0] != "Z"
 
 
-def kill(run: subprocess.Popen[bytes]) -> int:
-    """Kill the driver alone; how many of its processes outlived it for too long."""
+def command_of(process: int) -> str:
+    """What a process was started as, in short."""
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "gone"
+    return " ".join(word.decode(errors="replace").rpartition("/")[2] for word in words[:3])[:60]
+
+
+def kill(run: subprocess.Popen[bytes]) -> list[str]:
+    """Kill the driver alone; those of its processes that outlived it for too long."""
     family = descendants(run.pid)
     run.send_signal(signal.SIGKILL)
     run.wait()
     until = time.monotonic() + GONE_SECONDS
     while time.monotonic() < until and any(map(alive, family)):
         time.sleep(0.2)
-    left = [process for process in family if alive(process)]
+    left = {process: command_of(process) for process in family if alive(process)}
     for process in left:
         os.kill(process, signal.SIGKILL)
-    return len(left)
+    return list(left.values())
 
 
 def tables(workspace: Path) -> dict[str, bytes]:
@@ -124,19 +136,24 @@ def tables(workspace: Path) -> dict[str, bytes]:
     return {p.relative_to(workspace).as_posix(): p.read_bytes() for p in sorted(places)}
 
 
-def to_the_end(workspace: Path) -> None:
-    """Run the study until it is done."""
-    code = start(workspace).wait()
+def to_the_end(workspace: Path) -> float:
+    """Run the study until it is done; seconds until its first record."""
+    began, run, first = time.monotonic(), start(workspace), 0.0
+    while run.poll() is None:
+        if not first and any((workspace / "results" / "ledger").glob("[!.]*")):
+            first = time.monotonic() - began
+        time.sleep(0.05)
+    code = run.wait()
     if code != 0:
         raise SystemExit(
             f"the study ended with {code}: {workspace.with_suffix('.log').read_text()}"
         )
 
 
-def measure(folder: Path, *, kills: int, seed: int, longest: float) -> Figures:
+def measure(folder: Path, *, kills: int, seed: int) -> Figures:
     """Kill a study so often, and compare it with one that was not."""
     calm, wild = folder / "calm", folder / "wild"
-    to_the_end(calm)
+    longest = to_the_end(calm) + WINDOW_SECONDS
     chance, found = random.Random(seed), Figures()
     while found.kills < kills:
         run, wait = start(wild), chance.uniform(0.5, longest)
@@ -145,14 +162,14 @@ def measure(folder: Path, *, kills: int, seed: int, longest: float) -> Figures:
         except subprocess.TimeoutExpired:
             found.kills += 1
             found.killed_after_seconds.append(round(wait, 2))
-            found.processes_left.append(kill(run))
+            found.processes_left += kill(run)
             ledger = Ledger(wild)
             staged = ledger.staging.glob("*") if ledger.staging.is_dir() else ()
             found.trials_cost.append(sum(path.is_dir() for path in staged))
             found.records_after.append(len(list(ledger.records())))
         else:
             # Done before its time: there must be something to kill.
-            longest = max(1.5, longest / 2)
+            longest = max(1.5, longest * 0.8)
     to_the_end(wild)
     return compare(found, calm=calm, wild=wild)
 
@@ -180,7 +197,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
-        found = measure(Path(name), kills=given.kills, seed=given.seed, longest=given.longest)
+        found = measure(Path(name), kills=given.kills, seed=given.seed)
     text = json.dumps({**asdict(found), "good": found.good}, indent=2)
     print(text)
     if given.out is not None:
