@@ -145,9 +145,9 @@ def to_the_end(workspace: Path) -> float:
         time.sleep(0.05)
     code = run.wait()
     if code != 0:
-        raise SystemExit(
-            f"the study ended with {code}: {workspace.with_suffix('.log').read_text()}"
-        )
+        told = workspace.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+        raise SystemExit(f"the study ended with {code}: {told}")
+    return first
 
 
 def measure(folder: Path, *, kills: int, seed: int) -> Figures:
