@@ -80,6 +80,8 @@ _RC: dict[Any, Any] = {
 DPI = 300
 TITLE_CHARACTERS = 38
 """A panel of two beside each other holds so many bold characters."""
+NAME_CHARACTERS = 16
+"""A label beside an axis holds so many of a user's id."""
 MANY_PANELS = 8
 """Past this many small panels three stand beside each other."""
 MANY_USERS = 2_000
@@ -157,6 +159,12 @@ def arm_labels(axis: Axes, arms: Sequence[str]) -> None:
     axis.set_yticks(range(len(arms)), [arm_title(arm) for arm in arms])
     axis.set_ylim(len(arms) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
+
+
+def short_name(user: str) -> str:
+    """A user's id as a label has room for it."""
+    plain = "".join(c if c.isprintable() else "□" for c in user.removeprefix("user_"))
+    return plain if len(plain) <= NAME_CHARACTERS else f"{plain[: NAME_CHARACTERS - 1]}…"
 
 
 def zero_line(axis: Axes, *, vertical: bool = True) -> None:

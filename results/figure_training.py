@@ -25,6 +25,7 @@ from results.figure_style import (
     arm_color,
     panel_title,
     panels,
+    short_name,
     zero_line,
 )
 from results.wording import arm_title, interval, number
@@ -153,7 +154,7 @@ def _rule(at: float) -> Line2D:
 def _block(row: pd.Series, *, metric_title: str) -> list[tuple[str, list[str], str]]:
     before, after = number(row["before_score"], digits=2), number(row["after_score"], digits=2)
     return [
-        (str(row["user_id"])[:22], _wrapped(str(row["query"])), MUTED),
+        (short_name(str(row["user_id"])), _wrapped(str(row["query"])), MUTED),
         ("True reply", _wrapped(str(row["reference"])), INK),
         (f"Before  {before}", _wrapped(str(row["before"])), VERMILLION),
         (f"After  {after}", _wrapped(str(row["after"])), BLUE),

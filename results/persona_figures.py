@@ -28,6 +28,7 @@ from results.figure_style import (
     house_style,
     panels,
     save,
+    short_name,
     zero_line,
 )
 from results.persona import PersonaEvaluation
@@ -114,7 +115,7 @@ def _user_ticks(axis: Axes, evaluation: PersonaEvaluation, names: Sequence[str])
     for side in ("left", "bottom"):
         axis.spines[side].set_visible(False)
     if len(names) <= NAMED_USERS:
-        short = [name.removeprefix("user_") for name in names]
+        short = [short_name(name) for name in names]
         axis.set_xticks(range(len(names)), short, rotation=90, fontsize=7)
         axis.set_yticks(range(len(names)), short, fontsize=7)
         return
