@@ -242,6 +242,7 @@ ROWS: dict[int, Row] = {
         "hostile user ids",
         "paths, device names, formulas, scripts, emoji as ids",
         {
+            "test_orchestrator_hostile": ["test_ids_and_texts_stay_data"],
             "test_data_sources": [
                 "test_strange_ids_get_distinct_safe_folders",
                 "test_any_ids_get_distinct_safe_folders",

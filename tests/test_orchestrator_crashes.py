@@ -34,7 +34,6 @@ POINTS = (
     "before-report",
     "in-report",
     "temporary:report.html",
-    "temporary:summary.json",
 )
 
 
