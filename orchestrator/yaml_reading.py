@@ -45,6 +45,9 @@ class _DoubtfulError(ValueError):
     """A scalar that readers of YAML understand differently."""
 
 
+TOO_DEEP = "is nested too deeply, or in itself; settings are `section: {name: value}`"
+
+
 def read_yaml(path: Path) -> tuple[list[Entry], list[Problem]]:
     """All leaves of a YAML mapping with their lines, and everything wrong with the file."""
     name = str(path)
@@ -59,12 +62,17 @@ def read_yaml(path: Path) -> tuple[list[Entry], list[Problem]]:
         return [], [_syntax_problem(name, error)]
     except yaml.YAMLError as error:
         return [], [Problem(name, f"is not YAML: {error}")]
+    except RecursionError:
+        return [], [Problem(name, TOO_DEEP)]
     if node is None:
         return [], [Problem(name, "is empty; remove --config, or write `seeds: [0]`")]
     if not isinstance(node, yaml.MappingNode):
         return [], [Problem(f"{name}:1", "must be a mapping, one `name: value` a line")]
     problems: list[Problem] = []
-    return list(_leaves(node, (), name, problems)), problems
+    try:
+        return list(_leaves(node, (), name, problems)), problems
+    except RecursionError:
+        return [], [Problem(name, TOO_DEEP)]
 
 
 def _syntax_problem(name: str, error: yaml.MarkedYAMLError) -> Problem:
@@ -142,9 +150,13 @@ def read_option(text: str) -> Entry | Problem:
         node = yaml.compose(raw.strip(), Loader=yaml.SafeLoader)
     except yaml.YAMLError:
         node = None
+    except RecursionError:
+        return Problem(where, TOO_DEEP)
     if node is None or isinstance(node, yaml.MappingNode):
         return Entry(path, raw.strip() or None, where)
     try:
         return Entry(path, _value(node), where)
     except _DoubtfulError as doubt:
         return Problem(where, str(doubt))
+    except RecursionError:
+        return Problem(where, TOO_DEEP)

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fuzz import SUFFIXES, TARGETS, Told, fuzz_one
+from orchestrator.exit_codes import InputError
+from orchestrator.layers import resolve_settings
+from search_spaces.catalog import STUDIES
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -18,6 +21,18 @@ def test_no_input_makes_a_reader_raise_anything_else(name: str, tmp_path: Path) 
     assert told.accepted > 10, "valid inputs are among them"
     # Bad rows are listed beside good ones; files and texts as a whole are refused.
     assert name in ("jsonl", "edgewise") or told.refused.total() > 10
+
+
+@pytest.mark.parametrize(
+    "text", ["a: " + "[" * 3000, "a: " + "[" * 3000 + "]" * 3000, "a: &x [*x]"]
+)
+def test_settings_nested_too_deeply_are_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"nested too deeply|unknown setting|expected"):
+        resolve_settings(STUDIES["baseline"], config=path)
+    with pytest.raises(InputError, match=r"nested too deeply|unknown setting"):
+        resolve_settings(STUDIES["baseline"], options=[text.replace(": ", "=", 1)])
 
 
 def test_a_reader_that_breaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
