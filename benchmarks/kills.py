@@ -31,7 +31,8 @@ STUDY = (
 )
 ACTORS = 2
 """Most trials that run at a time: as many as this study's machine has CPUs, two at most."""
-GONE_SECONDS = 30.0
+GONE_SECONDS = 90.0
+"""Ray's own agents wait a minute for their cluster to come back before they end."""
 WINDOW_SECONDS = 8.0
 """Kills fall between the command and so long after its first record."""
 
