@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from data.manifest import Prepared, load_prepared
 from orchestrator.choices import with_choices
@@ -14,10 +13,10 @@ from orchestrator.exporting import Wanted, export_adapters
 from orchestrator.finish import finish, finished_key
 from orchestrator.plan import Facts, Plan, make_plan
 from orchestrator.settings import Settings
+from orchestrator.stored_workspace import held, refresh
 from orchestrator.study import Outcome, failures_of
 from orchestrator.workspace import Workspace, study_config
 from results.ledger import Ledger
-from results.lock import workspace_lock
 from results.record import Record
 from search_spaces.space import Study
 
@@ -35,20 +34,21 @@ class FoundStudy:
     records: dict[str, Record]
 
 
-def find_study_of(study: Study, root: Path) -> FoundStudy:
+def find_study_of(study: Study, workspace: Workspace) -> FoundStudy:
     """A study's plan and what the workspace has of it.
 
     Raises:
         InputError: the workspace holds no such study, or its config cannot be read.
     """
-    workspace = Workspace(root)
+    root = workspace.root
     path = study_config(workspace, study.name)
     prepared = load_prepared(root)
     if prepared is None or not path.is_file():
         known = sorted(p.stem.removeprefix("study_") for p in workspace.configs.glob("study_*"))
         there = f"it holds {', '.join(known)}" if known else "it holds none"
         raise InputError(
-            f"{root} holds no study {study.name!r} ({there}): run it first, or give --workspace"
+            f"{workspace.name} holds no study {study.name!r} ({there}): run it first, or give "
+            "--workspace"
         )
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ def find_study_of(study: Study, root: Path) -> FoundStudy:
 _STORED_FACTS = ("model_sha256", "template_sha256", "dtype", "clusters_sha256", "adopted_sha256")
 
 
-def report_again(study: Study, root: Path) -> Outcome:
+def report_again(study: Study, workspace: Workspace) -> Outcome:
     """Tables, statistics, figures and report from the ledger.
 
     Raises:
@@ -81,9 +81,11 @@ def report_again(study: Study, root: Path) -> Outcome:
         RecordError: no scores, or arms that cannot be compared.
     """
     began = time.monotonic()
-    found = find_study_of(study, root)
-    key = finished_key(found.records, found.plan, found.settings, prepared=found.prepared)
-    with workspace_lock(root):
+    # Where there is no study, no lock and no folder is to be left behind.
+    known = find_study_of(study, workspace) if workspace.storage is None else None
+    with held(workspace):
+        found = known or find_study_of(study, workspace)
+        key = finished_key(found.records, found.plan, found.settings, prepared=found.prepared)
         summary = finish(
             found.workspace,
             found.plan,
@@ -97,13 +99,14 @@ def report_again(study: Study, root: Path) -> Outcome:
     return Outcome(summary, 0, len(found.records), failures, time.monotonic() - began)
 
 
-def export_again(study: Study, root: Path, wanted: Wanted) -> int:
+def export_again(study: Study, workspace: Workspace, wanted: Wanted) -> int:
     """Adapters of a finished study in a folder of their own; returns their number.
 
     Raises:
         InputError: no such study here, or no such arm or user in it.
     """
-    found = find_study_of(study, root)
+    refresh(workspace)
+    found = find_study_of(study, workspace)
     return export_adapters(
         found.workspace,
         found.plan,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import shutil
 import socket
 import stat
@@ -23,7 +24,9 @@ from data.schema import DataError
 from orchestrator.cluster import check_shared_storage, ray_session
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.placement import Machine, this_machine
+from orchestrator.workspace import Workspace
 from results.ledger import Ledger
+from results.object_store import ConflictError, ObjectStore, StoreError
 
 PACKAGES = ("ray", "torch", "transformers", "peft", "pandas", "pyarrow")
 FREE_BYTES = 2 << 30
@@ -86,7 +89,7 @@ def _stages(root: Path) -> list[Check]:
     ]
 
 
-def examine_machine(root: Path, *, address: str | None = None) -> list[Check]:
+def examine_machine(workspace: Workspace, *, address: str | None = None) -> list[Check]:
     """What a run needs of this machine, or of the Ray at ``address``."""
     return [
         _python(),
@@ -94,12 +97,13 @@ def examine_machine(root: Path, *, address: str | None = None) -> list[Check]:
         _cpus(),
         _gpus(),
         _memory(),
-        _disk(root),
+        _disk(workspace.root),
         _hub_cache(),
         _token(),
         _authentication(),
         _dashboard(),
-        *([] if address is None else [_storage(root, address)]),
+        *([] if workspace.storage is None else [_bucket(workspace.storage)]),
+        *([] if address is None else [_storage(workspace, address)]),
     ]
 
 
@@ -212,9 +216,31 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _storage(root: Path, address: str) -> Check:
-    """Whether every node of a cluster sees the workspace's folder."""
-    place = next(path for path in (root, *root.parents) if path.is_dir())
+def _bucket(uri: str) -> Check:
+    """Whether a workspace's bucket takes an object, only once, and gives it back."""
+    store, key, told = ObjectStore(uri), f".doctor-{secrets.token_hex(4)}", secrets.token_bytes(16)
+    try:
+        tag = store.replace(key, told, tag=None)
+        try:
+            store.replace(key, b"", tag=None)
+        except ConflictError:
+            found = store.read(key)
+        else:
+            return Check("bucket", "failed", f"{uri}: this server ignores conditional writes")
+        finally:
+            store.remove([key])
+    except StoreError as error:
+        return Check("bucket", "failed", str(error))
+    whole = found is not None and (found.content, found.tag) == (told, tag)
+    text = f"{uri} can be written, read and listed"
+    return Check("bucket", "ok" if whole else "failed", text if whole else f"{uri} changes bytes")
+
+
+def _storage(workspace: Workspace, address: str) -> Check:
+    """Whether every node of a cluster sees the workspace."""
+    root = workspace.root
+    folder = next(path for path in (root, *root.parents) if path.is_dir())
+    place = workspace.storage or folder
     try:
         with ray_session(Machine(0, 0), address=address, dashboard=False):
             check_shared_storage(place)

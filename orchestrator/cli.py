@@ -39,7 +39,10 @@ out = Console()
 err = Console(stderr=True)
 
 StudyName = Annotated[str, typer.Option("--study", help=f"One of: {', '.join(STUDIES)}.")]
-Place = Annotated[Path, typer.Option("--workspace", help="Folder that is read and written.")]
+Place = Annotated[
+    str,
+    typer.Option("--workspace", help="Folder, or s3://BUCKET/FOLDER, that is read and written."),
+]
 Data = Annotated[
     str | None,
     typer.Option("--data", help="synthetic, edgewise:FOLDER, jsonl:FILE, hub:NAME or a path."),
@@ -148,7 +151,7 @@ def find_study(name: str) -> Study:
 
 def _request(
     study: str,
-    workspace: Path,
+    workspace: str,
     *,
     data: str | None = None,
     model: str | None = None,
@@ -169,8 +172,8 @@ def _request(
     from orchestrator.cluster import cluster_nodes
     from orchestrator.layers import resolve_settings
     from orchestrator.placement import deciding_node, this_machine
+    from orchestrator.stored_workspace import workspace_at
     from orchestrator.study import Request
-    from orchestrator.workspace import Workspace
 
     flags: dict[str, Any] = {"data.source": data, "model.name": model, "data.users": users}
     flags |= {"data.strict": strict or None, "data.skip_bad_rows": skip_bad_rows}
@@ -178,6 +181,7 @@ def _request(
     if seeds is not None:
         flags["seeds"] = _numbers(seeds)
     chosen = find_study(study)
+    place = workspace_at(workspace)
     nodes = () if address is None else cluster_nodes(address)
     machine = this_machine() if address is None else deciding_node(nodes)
     settings = resolve_settings(
@@ -192,7 +196,7 @@ def _request(
     return Request(
         study=chosen,
         settings=settings,
-        workspace=Workspace(workspace.expanduser().resolve()),
+        workspace=place,
         machine=machine,
         gpu_fraction=gpu_fraction,
         address=address,
@@ -213,7 +217,7 @@ def _numbers(text: str) -> list[int]:
 @app.command()
 def run(
     study: StudyName = "per_persona",
-    workspace: Place = Path(),
+    workspace: Place = ".",
     data: Data = None,
     model: Model = None,
     users: Users = None,
@@ -269,7 +273,7 @@ def run(
     screen = Screen(say=_say, watch=_watch)
     with StopSignal().installed() as stop:
         outcome = run_study(request, screen=screen, stop=stop)
-    _show_outcome(outcome, request.workspace.root)
+    _show_outcome(outcome, request.workspace)
     return int(outcome.exit_code)
 
 
@@ -286,7 +290,7 @@ def _say(text: str) -> None:
     out.print(redacted(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_outcome(outcome: Any, root: Path) -> None:
+def _show_outcome(outcome: Any, workspace: Any) -> None:
     from orchestrator.sweep_view import duration
 
     if outcome.summary.rows:
@@ -302,8 +306,9 @@ def _show_outcome(outcome: Any, root: Path) -> None:
     if len(outcome.failures) > 10:
         err.print(f"… and {len(outcome.failures) - 10} more", style="red")
     if outcome.summary.report:
-        path = root / outcome.summary.report
-        out.print(f"Report: {escape(str(path))}", highlight=False, soft_wrap=True)
+        path = workspace.root / outcome.summary.report
+        sent = "" if workspace.storage is None else f", also in {workspace.storage}"
+        _say(f"Report: {path}{sent}")
 
 
 def summary_table(rows: Sequence[Any]) -> Table:
@@ -348,7 +353,7 @@ def _summary_cells(row: Any) -> list[str]:
 @app.command()
 def plan(
     study: StudyName = "per_persona",
-    workspace: Place = Path(),
+    workspace: Place = ".",
     data: Data = None,
     model: Model = None,
     users: Users = None,
@@ -391,8 +396,10 @@ def _show_plan(
 ) -> int:
     from orchestrator.estimate import Prices
     from orchestrator.outlook import look_ahead
+    from orchestrator.stored_workspace import refresh
     from orchestrator.sweep_view import duration
 
+    refresh(request.workspace)
     outlook = look_ahead(request, prices=Prices(per_gpu_hour, per_hour), probe=probe)
     if as_json:
         out.print_json(json.dumps(outlook.as_json()))
@@ -417,16 +424,17 @@ def _show_plan(
 
 
 @app.command()
-def report(study: StudyName = "per_persona", workspace: Place = Path()) -> int:
+def report(study: StudyName = "per_persona", workspace: Place = ".") -> int:
     """Make tables, statistics, figures and report again from the ledger; runs no cell.
 
     Example: python -m orchestrator report --study per_persona --workspace runs/first
     """
     from orchestrator.again import report_again
+    from orchestrator.stored_workspace import workspace_at
 
-    root = workspace.expanduser().resolve()
-    outcome = report_again(find_study(study), root)
-    _show_outcome(outcome, root)
+    place = workspace_at(workspace)
+    outcome = report_again(find_study(study), place)
+    _show_outcome(outcome, place)
     return int(outcome.exit_code)
 
 
@@ -484,7 +492,7 @@ def compare(
 def export(
     into: Annotated[Path, typer.Option("--into", help="Folder to make, one folder in it an arm.")],
     study: StudyName = "per_persona",
-    workspace: Place = Path(),
+    workspace: Place = ".",
     arm: Annotated[list[str] | None, typer.Option("--arm", help="Only this one.")] = None,
     user: Annotated[list[str] | None, typer.Option("--user", help="Only this one.")] = None,
     stacked: Annotated[
@@ -498,9 +506,10 @@ def export(
     """
     from orchestrator.again import export_again
     from orchestrator.exporting import Wanted
+    from orchestrator.stored_workspace import workspace_at
 
     wanted = Wanted(into=into, arms=arm, users=user, stacked=stacked, overwrite=overwrite)
-    written = export_again(find_study(study), workspace.expanduser().resolve(), wanted)
+    written = export_again(find_study(study), workspace_at(workspace), wanted)
     told = "1 adapter" if written == 1 else f"{written} adapters"
     out.print(f"{told} in {into}", markup=False, highlight=False)
     return ExitCode.DONE
@@ -508,7 +517,7 @@ def export(
 
 @app.command()
 def status(
-    workspace: Place = Path(),
+    workspace: Place = ".",
     watch: Annotated[bool, typer.Option("--watch", help="Until the run has ended.")] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -517,20 +526,22 @@ def status(
     Example: python -m orchestrator status --workspace runs/first --watch
     """
     from orchestrator.status_view import known_status, status_view, watch_status
+    from orchestrator.stored_workspace import workspace_at
 
     if watch and as_json:
         raise InputError("--watch shows tables and --json is read once: give one of them")
+    place = workspace_at(workspace)
     if watch:
-        watch_status(workspace, out)
+        watch_status(place, out)
     elif as_json:
-        out.print_json(json.dumps(known_status(workspace)))
+        out.print_json(json.dumps(known_status(place)))
     else:
-        out.print(status_view(known_status(workspace)))
+        out.print(status_view(known_status(place)))
     return ExitCode.DONE
 
 
 @app.command()
-def validate(workspace: Place = Path()) -> int:
+def validate(workspace: Place = ".") -> int:
     """Check that a workspace's data and records are whole; broken records go to quarantine/.
 
     Ends with one line per stage of the last report: passed, not passed or not run, and its number.
@@ -538,14 +549,17 @@ def validate(workspace: Place = Path()) -> int:
     Example: python -m orchestrator validate --workspace runs/first
     """
     from orchestrator.checks import validate_workspace
+    from orchestrator.stored_workspace import refresh, workspace_at
 
-    checks = validate_workspace(workspace.expanduser().resolve())
+    place = workspace_at(workspace)
+    refresh(place)
+    checks = validate_workspace(place.root)
     return ExitCode.DONE if _show_checks(checks) else ExitCode.FAILED_TRIALS
 
 
 @app.command()
 def doctor(
-    workspace: Place = Path(),
+    workspace: Place = ".",
     address: Annotated[
         str | None, typer.Option("--address", help="Also: do the nodes of this Ray share storage?")
     ] = None,
@@ -555,8 +569,9 @@ def doctor(
     Example: python -m orchestrator doctor --workspace /mnt/study --address auto
     """
     from orchestrator.checks import examine_machine
+    from orchestrator.stored_workspace import workspace_at
 
-    checks = examine_machine(workspace.expanduser().resolve(), address=address)
+    checks = examine_machine(workspace_at(workspace), address=address)
     return ExitCode.DONE if _show_checks(checks) else ExitCode.INFRASTRUCTURE
 
 
@@ -629,7 +644,7 @@ def config_schema() -> int:
 
 @data_app.command("prepare")
 def data_prepare(
-    workspace: Place = Path(),
+    workspace: Place = ".",
     data: Data = None,
     users: Users = None,
     strict: Strict = False,

@@ -19,6 +19,7 @@ from typing import Any
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.placement import Machine, gpu_bytes_here
 from orchestrator.shipping import copy_code
+from results.object_store import ObjectStore
 
 OBJECT_STORE_BYTES = 1 << 30
 """Prepared users pass through it block by block; models and results never do."""
@@ -210,43 +211,65 @@ def _make_token() -> None:
             file.write(secrets.token_hex(32))
 
 
-def check_shared_storage(folder: Path) -> None:
-    """Write a marker into a folder, and let every node of the cluster read it; Ray must be up.
+def check_shared_storage(place: Path | str) -> None:
+    """Write a marker into a workspace, and let every node of the cluster read it; Ray must be up.
+
+    Args:
+        place: the workspace's folder, or its address in a bucket.
 
     Raises:
-        InfrastructureError: a node does not see the folder, or does not answer.
+        InfrastructureError: a node does not see it, or does not answer.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     told = secrets.token_hex(16)
-    marker = folder / f".storage-probe-{secrets.token_hex(4)}"
-    marker.write_text(told, encoding="ascii")
+    marker = f".storage-probe-{secrets.token_hex(4)}"
+    _write_marker(place, marker, told)
     try:
         nodes = {n["NodeID"]: n["NodeManagerHostname"] for n in ray.nodes() if n["Alive"]}
         asked = {}
         for node in nodes:
-            place = NodeAffinitySchedulingStrategy(node, soft=False)
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
             task = ray.remote(num_cpus=0, max_retries=0)(_read_marker)
-            asked[task.options(scheduling_strategy=place).remote(str(marker))] = node
+            asked[task.options(scheduling_strategy=there).remote(place, marker)] = node
         done, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
         blind = [asked[one] for one in done if ray.get(one) != told]
     finally:
-        marker.unlink(missing_ok=True)
+        _remove_marker(place, marker)
     if blind or late:
         names = [f"{nodes[n]} ({n[:8]}) does not see it" for n in blind]
         names += [f"{nodes[asked[n]]} ({asked[n][:8]}) does not answer" for n in late]
         raise InfrastructureError(
-            f"{folder} is not on storage that all {len(nodes)} nodes share: {'; '.join(names)}. "
-            "Give a --workspace on a file system that is mounted on every node (NFS, EFS)"
+            f"{place} is not on storage that all {len(nodes)} nodes share: {'; '.join(names)}. "
+            "Give a --workspace on a file system that is mounted on every node (NFS, EFS), or in "
+            "a bucket that every node may read and write (s3://BUCKET/FOLDER)"
         )
 
 
-def _read_marker(path: str) -> str | None:
+def _write_marker(place: Path | str, name: str, told: str) -> None:
+    if isinstance(place, Path):
+        (place / name).write_text(told, encoding="ascii")
+    else:
+        ObjectStore(place).write(name, told.encode())
+
+
+def _read_marker(place: Path | str, name: str) -> str | None:
+    """On a node; a node that lacks boto3 or credentials sees nothing of a bucket."""
     try:
-        return Path(path).read_text(encoding="ascii")
+        if isinstance(place, Path):
+            return (place / name).read_text(encoding="ascii")
+        found = ObjectStore(place).read(name)
     except OSError:
         return None
+    return None if found is None else found.content.decode("ascii", "replace")
+
+
+def _remove_marker(place: Path | str, name: str) -> None:
+    if isinstance(place, Path):
+        (place / name).unlink(missing_ok=True)
+    else:
+        ObjectStore(place).remove([name])
 
 
 def _short_folder() -> str:

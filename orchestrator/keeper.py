@@ -15,19 +15,29 @@ from orchestrator.worker import CellReport
 from results.files import crash_point
 from results.ledger import Ledger
 from results.lock import LockError
+from results.object_store import StoreError
 from results.record import RecordError
+from results.stored_ledger import StoredLedger
 
 
 class LedgerKeeper:
     """Turns reports into records; lives in the driver, the ledger's only writer.
 
     ``fence`` is asked before every write; it raises LockError in a driver that was thought dead
-    and lost the workspace to another one, whose records it must not touch.
+    and lost the workspace to another one, whose records it must not touch. ``stored``: the ledger
+    in a bucket, whose copy ``ledger`` is.
     """
 
-    def __init__(self, ledger: Ledger, *, fence: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        fence: Callable[[], None] = lambda: None,
+        stored: StoredLedger | None = None,
+    ) -> None:
         self.ledger = ledger
         self._fence = fence
+        self._stored = stored
 
     def keep(
         self, cell: PlannedCell, report: CellReport, environment: Mapping[str, str], attempts: int
@@ -41,12 +51,20 @@ class LedgerKeeper:
         self._check_fence()
         staging = Path(report.staging)
         try:
+            if self._stored is not None:
+                staging = self._stored.bring(cell.cell_id, staging)
             reason = _all_failed(staging)
             if reason is not None:
                 return reason
             known = {**environment, "commit": source_commit()}
             self.ledger.commit(cell.cell_id, staging=staging, attempts=attempts, environment=known)
+            if self._stored is not None:
+                self._stored.record(cell.cell_id)
             crash_point(f"kept:{cell.arm}")
+        except LockError as error:
+            raise InfrastructureError(str(error)) from error
+        except StoreError as error:
+            raise InfrastructureError(f"{error}; give the same command again") from error
         except OSError as error:
             raise InfrastructureError(
                 f"cell {cell.cell_id} cannot be written to {self.ledger.root}: {error}; make room "

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +42,7 @@ def run_in_ranks(
         folder = Path(name)
         job = {
             "spec": spec.model_dump(mode="json"),
-            "places": {place: str(path) for place, path in asdict(places).items()},
+            "places": places.told(),
             "staging": str(staging),
             "processes": processes,
             "smaller_passes": smaller_passes,
@@ -97,7 +96,7 @@ def _run_rank(folder: Path, rank: int) -> None:
         world_size=job["processes"],
     )
     try:
-        worker = CellWorker(Places(**{name: Path(path) for name, path in job["places"].items()}))
+        worker = CellWorker(Places.from_told(job["places"]))
         worker.checkpoint_seconds = float(job["checkpoint_seconds"])
         spec = CellSpec.model_validate_json(json.dumps(job["spec"]))
         staging = Path(job["staging"])

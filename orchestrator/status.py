@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,28 @@ from orchestrator.live_board import LiveBoard
 from orchestrator.plan import PlannedCell
 from orchestrator.tally import SweepTally
 from orchestrator.worker import CellReport
+from results.lock import TIMEOUT_SECONDS, heartbeat_age
 
 STATUS_FILE = Path("results/status.json")
 WRITE_SECONDS = 1.0
+TELL_SECONDS = 10.0
 
 
 class StatusFile:
     """Keeps the status file of one run; an observer of its sweep."""
 
-    def __init__(self, root: Path, *, study: str) -> None:
+    def __init__(
+        self, root: Path, *, study: str, tell: Callable[[Path], None] | None = None
+    ) -> None:
+        """``tell``: takes the file to where other machines see it, every ``TELL_SECONDS``."""
         self.path = root / STATUS_FILE
+        self._tell = tell
+        self._told = float("-inf")
         self.values: dict[str, Any] = {
             "study": study,
             "state": "starting",
             "pid": os.getpid(),
+            "host": socket.gethostname(),
             "started_utc": _now(),
         }
         self._tally: SweepTally | None = None
@@ -42,6 +51,7 @@ class StatusFile:
     def update(self, state: str, **values: Any) -> None:
         """Write a new state, and what else is known by now."""
         self.values |= {"state": state, **values}
+        self._told = float("-inf")
         self._write()
 
     def planned(self, cells: Sequence[PlannedCell], finished: Collection[str]) -> None:
@@ -74,6 +84,9 @@ class StatusFile:
         if self._board is not None:
             self.values["leaderboard"] = self._board.rows()
         write_json(self.path, self.values | {"updated_utc": _now()}, depth=2)
+        if self._tell is not None and time.monotonic() - self._told >= TELL_SECONDS:
+            self._told = time.monotonic()
+            self._tell(self.path)
 
 
 def read_status(root: Path) -> Mapping[str, Any] | None:
@@ -85,8 +98,15 @@ def read_status(root: Path) -> Mapping[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
-def is_alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote the status still runs on this machine."""
+def is_alive(status: Mapping[str, Any], root: Path) -> bool:
+    """Whether the process that wrote the status still runs.
+
+    One of another machine lives as long as it renews the workspace's lock; in a bucket, where the
+    folder here holds none of its, it is believed.
+    """
+    if status.get("host", socket.gethostname()) != socket.gethostname():
+        age_seconds = heartbeat_age(root)
+        return age_seconds is None or age_seconds < TIMEOUT_SECONDS
     try:
         os.kill(int(status["pid"]), 0)
     except PermissionError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -14,7 +13,9 @@ from rich.text import Text
 
 from orchestrator.exit_codes import InputError
 from orchestrator.status import is_alive, read_status
+from orchestrator.stored_workspace import refresh_status
 from orchestrator.sweep_view import sweep_view
+from orchestrator.workspace import Workspace
 
 RUNNING = ("starting", "running", "reporting")
 WATCH_SECONDS = 2.0
@@ -22,16 +23,18 @@ SHOWN_FAILURES = 10
 DIED = "died; give the same command again"
 
 
-def known_status(root: Path) -> dict[str, Any]:
+def known_status(workspace: Workspace) -> dict[str, Any]:
     """The last run's status; of a run that says it runs but does not, the state is ``DIED``.
 
     Raises:
         InputError: nothing was run in this workspace.
+        InfrastructureError: it lies in a bucket that cannot be reached.
     """
-    found = read_status(root)
+    refresh_status(workspace)
+    found = read_status(workspace.root)
     if found is None:
-        raise InputError(f"{root.resolve()} holds no run; start one with `run`")
-    dead = is_running(found) and not is_alive(found)
+        raise InputError(f"{workspace.name} holds no run; start one with `run`")
+    dead = is_running(found) and not is_alive(found, workspace.root)
     return dict(found) | ({"state": DIED} if dead else {})
 
 
@@ -58,17 +61,17 @@ def status_view(status: Mapping[str, Any]) -> Group:
 
 
 def watch_status(
-    root: Path, console: Console, *, wait: Callable[[float], None] = time.sleep
+    workspace: Workspace, console: Console, *, wait: Callable[[float], None] = time.sleep
 ) -> None:
     """Show the status until the run has ended; without a terminal, whenever it has changed."""
-    status = known_status(root)
+    status = known_status(workspace)
     if not console.is_terminal:
         console.print(status_view(status))
     live = Live(status_view(status), console=console, auto_refresh=False)
     with live if console.is_terminal else nullcontext():
         while is_running(status):
             wait(WATCH_SECONDS)
-            before, status = status, known_status(root)
+            before, status = status, known_status(workspace)
             if console.is_terminal:
                 live.update(status_view(status), refresh=True)
             elif status != before:

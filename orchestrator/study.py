@@ -31,6 +31,7 @@ from orchestrator.search import check_searchable
 from orchestrator.settings import Settings
 from orchestrator.signals import StopSignal
 from orchestrator.status import StatusFile
+from orchestrator.stored_workspace import held
 from orchestrator.sweep_view import duration
 from orchestrator.sweeping import Screen, Sweeper
 from orchestrator.tracking import check_trackers
@@ -44,7 +45,6 @@ from orchestrator.workspace import (
 )
 from results.files import crash_point
 from results.ledger import Ledger
-from results.lock import workspace_lock
 from results.record import Record
 from search_spaces.space import Study
 
@@ -124,14 +124,17 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
         Interrupted: stopped; the same command goes on.
     """
     began = time.monotonic()
-    placement = check_request(request)
     root = request.workspace.root
     started = False
+    if request.workspace.storage is None:
+        check_request(request)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with workspace_lock(root) as lock, ExitStack() as stack:
+        with held(request.workspace) as mine, ExitStack() as stack:
             if request.fresh:
                 clear(request.workspace)
+                if mine.stored is not None:
+                    mine.stored.clear()
+            placement = check_request(request)
             ray = _Ray(request, screen, stack, stop)
             prepared = _prepared(request, ray, screen)
             facts, model = find_facts(request, prepared)
@@ -139,7 +142,8 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
             bring_adopted(request.settings, request.workspace.places(), base=model.model_sha256)
             make_plan(request.settings, study=request.study, facts=facts)  # Refuses what is bad.
             started = True
-            status = StatusFile(root, study=request.study.name)
+            tell = None if mine.stored is None else mine.stored.tell
+            status = StatusFile(root, study=request.study.name, tell=tell)
             sweeper = Sweeper(
                 request.workspace,
                 placement,
@@ -150,7 +154,8 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
                 study=request.study.name,
                 tracking=request.settings.tracking,
                 checkpoint_seconds=request.settings.checkpoint_minutes * 60,
-                fence=lock.confirm,
+                fence=mine.confirm,
+                stored=mine.stored,
             )
             choices = _choices(request, facts=facts, sweeper=sweeper)
             study = with_choices(request.study, choices)
@@ -182,7 +187,7 @@ class _Ray:
             )
             self._stop.renew()
             if request.address is not None:
-                check_shared_storage(request.workspace.root)
+                check_shared_storage(request.workspace.storage or request.workspace.root)
             if self.session.dashboard:
                 self._screen.say(
                     f"Ray dashboard: http://{self.session.dashboard} (token: ray get-auth-token)"
@@ -237,10 +242,8 @@ def prepare_only(request: Request, *, screen: Screen, stop: StopSignal) -> Prepa
     if source.place in ("FOLDER", "FILE"):
         settings = request.settings.data.prepare_settings()
         source.fetch(location, request.workspace.root, settings)
-    root = request.workspace.root
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with workspace_lock(root), ExitStack() as stack:
+        with held(request.workspace), ExitStack() as stack:
             return _prepared(request, _Ray(request, screen, stack, stop), screen)
     finally:
         leave_nothing(request.workspace)

@@ -23,6 +23,7 @@ from orchestrator.workspace import Workspace, remove_empty_folders
 from results.ledger import Ledger
 
 if TYPE_CHECKING:
+    from orchestrator.stored_workspace import StoredWorkspace
     from orchestrator.sweep import More
 
 
@@ -52,6 +53,8 @@ class Sweeper:
     checkpoint_seconds: float
     fence: Callable[[], None] = lambda: None
     """Raises LockError once the workspace is another driver's; asked before every write."""
+    stored: StoredWorkspace | None = None
+    """The workspace in a bucket; None for a folder."""
 
     def run(
         self,
@@ -63,6 +66,9 @@ class Sweeper:
     ) -> None:
         """Run the cells that are not finished, with the ledger and the display looking on."""
         session = self.start_ray()
+        if self.stored is not None:
+            # Workers on other nodes read the data, and what was adopted, from there.
+            self.stored.files.push()
         # Tune takes a second to import, which a finished study need not wait for.
         from orchestrator.metrics import SweepMetrics
         from orchestrator.sweep import SweepOptions, run_sweep
@@ -95,7 +101,11 @@ class Sweeper:
                     cells,
                     finished=set(finished),
                     options=options,
-                    keeper=LedgerKeeper(ledger, fence=self.fence),
+                    keeper=LedgerKeeper(
+                        ledger,
+                        fence=self.fence,
+                        stored=None if self.stored is None else self.stored.cells,
+                    ),
                     observers=[tally, board, metrics, tracking, self.status, display],  # type: ignore[list-item]
                     stop=self.stop.check,
                     more=more,

@@ -8,13 +8,16 @@ import shutil
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.tune import PlacementGroupFactory, Trainable
 
 from orchestrator.worker import NO_METRIC, CellReport, CellWorker, Places, Worker
 from tasks.cell import CellSpec
 from tasks.memory import limit_gpu_memory
+
+if TYPE_CHECKING:
+    from orchestrator.stored_workspace import NodeCopy
 
 
 class OutOfMemoryError(RuntimeError):
@@ -40,7 +43,7 @@ def trial_config(
     """
     return {
         "cells": json.dumps([[name, spec.model_dump(mode="json")] for name, spec in cells]),
-        "places": {name: str(path) for name, path in asdict(places).items()},
+        "places": places.told(),
         "attempt": attempt,
         "worker": worker,
         "resources": resources,
@@ -58,6 +61,8 @@ class PersonalizationTrial(Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial; models are loaded when a cell first needs them."""
         self._worker: Worker | None = None
+        self._copy: NodeCopy | None = None
+        self._staging: Path | None = None
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -79,9 +84,13 @@ class PersonalizationTrial(Trainable):
         staging = self._new_staging(cell_id)
         retry = self._places.staging / f"{cell_id}-{self._attempt}.smaller"
         smaller = retry.exists()
+        if self._copy is not None:
+            self._copy.fetch(cell_id, spec)
         report = self._worker_for(self.config).run(
             cell_id, spec, staging=staging, smaller_passes=smaller
         )
+        if self._copy is not None and report.ok:
+            self._copy.send(cell_id, staging)
         if report.out_of_memory and not smaller:
             # Allocators keep what they took, so this process is not the one to try again.
             retry.parent.mkdir(parents=True, exist_ok=True)
@@ -96,16 +105,30 @@ class PersonalizationTrial(Trainable):
         A worker on a node that was cut off may outlive the retry of its trial: what it writes
         then goes where nobody looks. What a dead one left is removed.
         """
+        if self._copy is not None and self._staging is not None:
+            # The driver has taken it, or has it from the bucket.
+            shutil.rmtree(self._staging, ignore_errors=True)
         prefix = f"{cell_id}-{self._attempt}-{self.trial_id}-"
         for left in self._places.staging.glob(f"{prefix}*"):
             shutil.rmtree(left, ignore_errors=True)
-        return self._places.staging / f"{prefix}{secrets.token_hex(4)}"
+        self._staging = self._places.staging / f"{prefix}{secrets.token_hex(4)}"
+        return self._staging
+
+    def _copy_for(self, places: Places) -> NodeCopy | None:
+        """What brings cells to and from a bucket; kept from trial to trial."""
+        if places.storage is None:
+            return None
+        from orchestrator.stored_workspace import NodeCopy
+
+        same = self._copy is not None and self._copy.places == places
+        return self._copy if same else NodeCopy(places)
 
     def _take(self, config: dict[str, Any]) -> None:
-        places = Places(**{name: Path(path) for name, path in config["places"].items()})
+        places = _here(Places.from_told(config["places"]))
         if self._worker is not None and getattr(self._worker, "places", places) != places:
             self._worker = None
         self._places = places
+        self._copy = self._copy_for(places)
         self._attempt = str(config["attempt"])
         self._cells = [
             (name, CellSpec.model_validate_json(json.dumps(spec)))
@@ -124,6 +147,15 @@ class PersonalizationTrial(Trainable):
                 self._worker.checkpoint_seconds = float(config["checkpoint_seconds"])
                 self._worker.processes = max(1, int(config["resources"].get("GPU", 0)))
         return self._worker
+
+
+def _here(places: Places) -> Places:
+    """The driver's places on this node: a bucket's working copy may lie elsewhere."""
+    if places.storage is None:
+        return places
+    from orchestrator.stored_workspace import working_copy
+
+    return Places.at(working_copy(places.storage), storage=places.storage)
 
 
 def trial_class(study: str) -> type[PersonalizationTrial]:

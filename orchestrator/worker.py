@@ -11,6 +11,7 @@ import platform
 import sys
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.identity import cell_id
 from orchestrator.ranks import run_in_ranks
+from results.ledger import Ledger
 from tasks.cell import CellSpec, with_smaller_passes
 from tasks.config import ModelConfig, PromptConfig
 
@@ -40,11 +42,36 @@ NO_METRIC = -1.0
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Absolute folders that a worker reads and writes; on storage that all nodes share."""
+    """Absolute folders that a worker reads and writes.
+
+    On storage that all nodes share; or, where ``storage`` names a bucket, each node's own copy.
+    """
 
     shards: Path
     ledger: Path
     staging: Path
+    storage: str | None = None
+
+    @classmethod
+    def at(cls, root: Path, *, storage: str | None = None) -> Places:
+        """Those of a workspace whose folder is ``root``."""
+        ledger = Ledger(root)
+        return cls(root / "data" / "shards", ledger.root, ledger.staging, storage)
+
+    def told(self) -> dict[str, str | None]:
+        """As plain JSON values, for another process."""
+        return {
+            "shards": str(self.shards),
+            "ledger": str(self.ledger),
+            "staging": str(self.staging),
+            "storage": self.storage,
+        }
+
+    @classmethod
+    def from_told(cls, told: Mapping[str, str | None]) -> Places:
+        """What ``told`` said."""
+        shards, ledger, staging = (Path(str(told[n])) for n in ("shards", "ledger", "staging"))
+        return cls(shards, ledger, staging, told["storage"])
 
     @property
     def training(self) -> Path:
@@ -191,7 +218,19 @@ class CellWorker:
             return None
         owner, every = cell_id(spec), self.checkpoint_seconds
         path = self.places.training / f"{owner}.safetensors"
-        return TrainingCheckpoint(path, owner=owner, every_seconds=every, writes=writes)
+        return TrainingCheckpoint(
+            path, owner=owner, every_seconds=every, writes=writes, saved=self._send_state()
+        )
+
+    def _send_state(self) -> Callable[[Path], None] | None:
+        """What takes a saved state to a bucket, where the workspace is in one."""
+        if self.places.storage is None:
+            return None
+        from results.object_store import ObjectStore
+        from results.stored_ledger import StoredLedger
+
+        ledger = Ledger(self.places.ledger.parent.parent)
+        return StoredLedger(ObjectStore(self.places.storage), ledger).send_state
 
     def _per_user_adapters(self, spec: CellSpec) -> AdapterState | None:
         """The well-trained adapters of all parent cells, blocks in order; None without any."""

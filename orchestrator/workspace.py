@@ -24,9 +24,18 @@ BASELINE_CONFIG = "baseline_v1.0"
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Places under an absolute ``root``."""
+    """Places under an absolute ``root``.
+
+    ``storage``: the address of a workspace that lies in a bucket; ``root`` is its copy here.
+    """
 
     root: Path
+    storage: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As a person gives it."""
+        return self.storage or str(self.root)
 
     @property
     def ledger(self) -> Path:
@@ -60,9 +69,7 @@ class Workspace:
 
     def places(self) -> Places:
         """What workers are told."""
-        return Places(
-            shards=self.root / "data" / "shards", ledger=self.ledger, staging=self.staging
-        )
+        return Places.at(self.root, storage=self.storage)
 
 
 def baseline_config(settings: Settings) -> dict[str, Any]:

@@ -88,6 +88,11 @@ def write_by(path: Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file's name says that its writer has not finished it."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
 def remove_temporaries(folder: Path, *, below: bool = False, skip: Collection[str] = ()) -> int:
     """Remove what writers that were killed left in a folder; returns how many files.
 
@@ -102,7 +107,7 @@ def remove_temporaries(folder: Path, *, below: bool = False, skip: Collection[st
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if below and name not in skip]
         for name in names:
-            if _TEMPORARY.fullmatch(name):
+            if is_temporary(Path(name)):
                 (Path(place) / name).unlink(missing_ok=True)
                 removed += 1
     return removed

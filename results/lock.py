@@ -71,10 +71,7 @@ class WorkspaceLock:
     def check(self) -> None:
         """Raise LockError if another driver has taken the lock over."""
         if self.lost:
-            raise LockError(
-                f"another driver took over {self.path.parent}, because this one gave no sign of "
-                "life; this one stops, and what it finished is kept"
-            )
+            raise LockError(taken_over(self.path.parent))
 
     def confirm(self) -> None:
         """Look now whether the lock is still ours, before a write that must not be another's.
@@ -170,7 +167,7 @@ def _take(
         time_now = (now or (lambda: storage_time(path.parent)))()
         age_seconds = time_now - os.fstat(handle).st_mtime
         if not is_stale(holder, age_seconds, locked=locked, timeout_seconds=timeout_seconds):
-            raise _in_use(path, holder)
+            raise LockError(in_use(path.parent, holder))
     mine = Holder(
         socket.gethostname(), os.getpid(), secrets.token_hex(8),
         datetime.now(UTC).isoformat(timespec="seconds"),
@@ -190,7 +187,7 @@ def _system_lock(path: Path, handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise _in_use(path, read_holder(path)) from error
+        raise LockError(in_use(path.parent, read_holder(path))) from error
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return False
@@ -239,15 +236,32 @@ def read_holder(path: Path) -> Holder | None:
         OSError: it cannot be read.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return parsed_holder(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+
+
+def parsed_holder(text: str) -> Holder | None:
+    """Who a lock's text names; None where it names nobody."""
+    try:
+        values = json.loads(text)
         return Holder(
             str(values["host"]),
             int(values["pid"]),
             str(values["token"]),
             str(values["started_utc"]),
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
+
+
+def heartbeat_age(workspace: Path) -> float | None:
+    """Seconds since a workspace's lock was renewed; None without a lock."""
+    try:
+        renewed = (workspace / LOCK_FILE).stat().st_mtime
+    except OSError:
+        return None
+    return storage_time(workspace) - renewed
 
 
 def storage_time(folder: Path) -> float:
@@ -262,11 +276,20 @@ def storage_time(folder: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _in_use(path: Path, holder: Holder | None) -> LockError:
+def in_use(place: Path | str, holder: Holder | None) -> str:
+    """That a living driver has a workspace: who, since when, and what to do."""
     who = "another driver" if holder is None else f"process {holder.pid} on {holder.host}"
     since = "" if holder is None else f" since {holder.started_utc}"
-    return LockError(
-        f"{path.parent} is in use by {who}{since}: wait for it or stop it, or take another "
+    return (
+        f"{place} is in use by {who}{since}: wait for it or stop it, or take another "
         f"--workspace; the lock of a dead driver on another host is free {TIMEOUT_SECONDS:.0f} s "
         f"after its last sign of life"
+    )
+
+
+def taken_over(place: Path | str) -> str:
+    """That this driver has lost its workspace, and what becomes of its work."""
+    return (
+        f"another driver took over {place}, because this one gave no sign of life; this one "
+        "stops, and what it finished is kept"
     )

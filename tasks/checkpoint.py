@@ -37,6 +37,7 @@ class TrainingCheckpoint:
         owner: str,
         every_seconds: float,
         writes: bool = True,
+        saved: Callable[[Path], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is read or written yet.
@@ -46,11 +47,13 @@ class TrainingCheckpoint:
             owner: what the state belongs to (a cell's id); a file of another owner is not taken.
             every_seconds: at least so long between two saves.
             writes: False in all but one of the processes that train together.
+            saved: told of every file that was saved, to take it to where it outlives this node.
             clock: monotonic seconds.
         """
         self.path, self.owner, self.writes = path, owner, writes
         self.every_seconds = every_seconds
         self.notes: dict[str, Any] = {}
+        self._tell = saved
         self._clock = clock
         self._saved = clock()
 
@@ -95,3 +98,6 @@ class TrainingCheckpoint:
         except (OSError, SafetensorError):
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            return
+        if self._tell is not None:
+            self._tell(self.path)

@@ -18,6 +18,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -36,6 +37,26 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.faults import FaultTable
 
         config.pluginmanager.register(FaultTable())
+
+
+@pytest.fixture(scope="session")
+def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server on loopback, for all tests of a session."""
+    from tests.s3_server import s3_server
+
+    with s3_server(tmp_path_factory.mktemp("s3") / "server.log") as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(s3_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An empty bucket's address; working copies lie in the test's folder."""
+    from tests.s3_server import VARIABLES, new_bucket
+
+    for name, value in {**VARIABLES, "AWS_ENDPOINT_URL": s3_address}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PERSONA_SWEEP_CACHE", str(tmp_path / "here"))
+    return new_bucket(s3_address)
 
 
 @pytest.fixture(scope="module")

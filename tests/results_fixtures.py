@@ -78,7 +78,12 @@ def spec_of(
     }
 
 
-def commit(
+def commit(ledger: Ledger, cell_id: str, spec: dict[str, Any], **made: Any) -> None:
+    staging = stage(ledger, cell_id, spec, **made)
+    ledger.commit(cell_id, staging=staging, attempts=1, environment={"python": "3"})
+
+
+def stage(
     ledger: Ledger,
     cell_id: str,
     spec: dict[str, Any],
@@ -87,8 +92,10 @@ def commit(
     items: pd.DataFrame | None = None,
     curve: Sequence[dict[str, float]] = (),
     extra: Mapping[str, bytes] | None = None,
-) -> None:
-    staging = ledger.staging / f"{cell_id}-attempt"
+    attempt: str = "attempt",
+) -> Path:
+    """What a trial leaves; the folder of its files."""
+    staging = ledger.staging / f"{cell_id}-{attempt}"
     staging.mkdir(parents=True)
     if items is not None:
         items.to_parquet(staging / "items.parquet", index=False)
@@ -103,7 +110,7 @@ def commit(
         "metrics": METRICS,
     }
     (staging / "outcome.json").write_text(json.dumps(outcome))
-    ledger.commit(cell_id, staging=staging, attempts=1, environment={"python": "3"})
+    return staging
 
 
 def slot(name: str, *, steps: int = 4, shift: float = 1.0, **own: Any) -> dict[str, Any]:

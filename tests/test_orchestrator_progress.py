@@ -20,6 +20,7 @@ from orchestrator.status_view import DIED, known_status, watch_status
 from orchestrator.sweep_view import duration, sweep_view
 from orchestrator.tally import SweepTally
 from orchestrator.worker import NO_METRIC, CellReport
+from orchestrator.workspace import Workspace
 from results.ledger import Ledger
 from search_spaces.catalog import STUDIES
 
@@ -123,9 +124,9 @@ def test_the_status_file_tells_how_a_run_stands(tmp_path: Path) -> None:
     found = read_status(tmp_path)
     assert found is not None
     assert (found["state"], found["pid"]) == ("running", os.getpid())
-    assert is_alive(found)
+    assert is_alive(found, tmp_path)
     assert [stage["total"] for stage in found["progress"]["stages"]] == [3, 4]
-    assert not is_alive({**found, "pid": 2**22 + 1})
+    assert not is_alive({**found, "pid": 2**22 + 1}, tmp_path)
     (tmp_path / "results" / "status.json").write_text("{")
     assert read_status(tmp_path) is None
     assert json.dumps(tally.snapshot())
@@ -178,7 +179,7 @@ def test_watching_shows_counts_leaderboard_and_reasons_until_the_run_has_ended(
             running(tmp_path, state="done")
 
     console = Console(file=io.StringIO(), width=80)
-    watch_status(tmp_path, console, wait=wait)
+    watch_status(Workspace(tmp_path), console, wait=wait)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert len(waits) == 2
     # Nothing changed in the first two seconds, so that there are two views.
@@ -193,7 +194,7 @@ def test_watching_shows_counts_leaderboard_and_reasons_until_the_run_has_ended(
 def test_a_terminal_is_watched_in_place(tmp_path: Path) -> None:
     running(tmp_path)
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    watch_status(tmp_path, console, wait=lambda _: running(tmp_path, state="done"))
+    watch_status(Workspace(tmp_path), console, wait=lambda _: running(tmp_path, state="done"))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "study global: done" in text
     assert "\x1b[" in text
@@ -202,8 +203,8 @@ def test_a_terminal_is_watched_in_place(tmp_path: Path) -> None:
 def test_a_run_whose_process_is_gone_has_died_and_is_not_waited_for(tmp_path: Path) -> None:
     running(tmp_path, pid=2**22 + 1)
     before = (tmp_path / "results" / "status.json").read_bytes()
-    assert known_status(tmp_path)["state"] == DIED
+    assert known_status(Workspace(tmp_path))["state"] == DIED
     console = Console(file=io.StringIO(), width=80)
-    watch_status(tmp_path, console, wait=lambda _: pytest.fail("it waited"))
+    watch_status(Workspace(tmp_path), console, wait=lambda _: pytest.fail("it waited"))
     assert DIED in console.file.getvalue()  # type: ignore[attr-defined]
     assert (tmp_path / "results" / "status.json").read_bytes() == before

@@ -19,6 +19,7 @@ from orchestrator.cluster import _make_token
 from orchestrator.exit_codes import ExitCode
 from orchestrator.redaction import redacted
 from orchestrator.shipping import PACKAGES, ROOT
+from orchestrator.workspace import Workspace
 
 FORBIDDEN_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {
@@ -159,7 +160,7 @@ def test_doctor_looks_at_everything(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    names = [check.name for check in checks.examine_machine(tmp_path)]
+    names = [check.name for check in checks.examine_machine(Workspace(tmp_path))]
     assert {"Python", "torch", "ray", "GPUs", "memory", "disk", "hub cache"} <= set(names)
     assert {"Ray token", "Ray authentication", "Ray dashboard"} <= set(names)
     assert main(["doctor", "--workspace", str(tmp_path)]) == ExitCode.DONE
