@@ -75,7 +75,15 @@ class Record(Strict):
     cell_id: str
     arm: str
     purpose: Literal[
-        "train", "evaluate", "repeat", "personalize", "adapt_from_few", "adopt", "identify", "try"
+        "train",
+        "evaluate",
+        "repeat",
+        "personalize",
+        "adapt_from_few",
+        "adopt",
+        "identify",
+        "try",
+        "trace",
     ]
     grouping: str
     adapter: str

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 
 Grouping = Literal["none", "all", "cluster", "user"]
 Purpose = Literal[
-    "train", "evaluate", "repeat", "personalize", "adapt_from_few", "adopt", "identify", "try"
+    "train",
+    "evaluate",
+    "repeat",
+    "personalize",
+    "adapt_from_few",
+    "adopt",
+    "identify",
+    "try",
+    "trace",
 ]
 
 Representation = Literal["encoder", "hidden", "likelihood"]
@@ -44,7 +52,8 @@ class CellSpec(Frozen):
     adapter per user and number of exchanges and scores each user under all of them. ``adopt``
     takes over an adapter that was trained elsewhere. ``identify`` ranks all users of the study
     for messages of theirs: whose is this (persona prediction)? ``try`` is a search's: it trains one
-    adapter per user and variant of the training, and scores each user under all of them.
+    adapter per user and variant of the training, and scores each user under all of them. ``trace``
+    trains as ``personalize`` does and scores each user before the first step and after each epoch.
     """
 
     arm: str
@@ -79,8 +88,8 @@ class CellSpec(Frozen):
     """CPU threads of one trial; fixed in the config so that no machine decides it."""
     swapped_control: bool = False
     generate: bool = True
-    """False: ``evaluate`` and ``personalize`` score the likelihood of the true replies alone, which
-    takes a fraction of the time; metrics of generated replies are absent then."""
+    """False: the likelihood of the true replies is scored alone, which takes a fraction of the
+    time; metrics of generated replies are absent then."""
     few_shot_examples: int = Field(0, ge=0)
     """Online exchanges of the user that are offered to the prompt; none is trained on."""
     adopted_sha256: str | None = None
@@ -158,6 +167,8 @@ class CellOutcome:
         name), ``exchanges_used``, ``cold_start``, and of the metrics ``rouge_l`` and ``nll``.
         ``repeat`` has the replies and ``nll`` alone.
         ``try`` has one row per item × variant: ``variant`` (its place in the spec).
+        ``trace`` has one row per item × epoch: ``epochs`` done (from 0) and ``updates``, the steps
+        that the user's adapter has taken by then.
     adapters
         The bank's adapters, stacked.
     curve

@@ -11,7 +11,7 @@ import torch
 from tasks.adapters.bank import AdapterState
 from tasks.cell import CellOutcome, SlotReport
 
-ANSWERS = ("user_id", "control", "adapter_of", "exchanges", "variant", "item_id")
+ANSWERS = ("user_id", "control", "adapter_of", "exchanges", "variant", "epochs", "item_id")
 """Columns that tell one row of items from another; a purpose has some of them."""
 
 

@@ -30,17 +30,12 @@ from tasks.training import Example, SlotPlan, train_bank, within_budget
 def personalize(trial: Trial, parent: AdapterState | None) -> CellOutcome:
     """One adapter per user from the online slice; scored as own and, swapped, as another's."""
     spec = trial.spec
-    config = training_of(spec)
     skipped = [report for key in spec.users for report in too_few(trial.users[key])]
     able = [key for key in spec.users if key not in {report.slot for report in skipped}]
     if not able:
         return CellOutcome(spec, slots=skipped)
     with trial.timed("setup"):
-        bank = bank_for(trial, slots=able, parent=parent, source_of=sources_of(trial, able, parent))
-        plans = [
-            SlotPlan(key, config, slot_seed(spec, key), online_of(trial, trial.users[key], config))
-            for key in able
-        ]
+        bank, plans = own_slots(trial, able, parent)
     with trial.timed("train"):
         slots = train_bank(trial.runtime, bank, plans, pad_token_id=padding_id(trial.base))
     count_tokens(trial, slots)
@@ -56,6 +51,21 @@ def personalize(trial: Trial, parent: AdapterState | None) -> CellOutcome:
         items=pd.concat(frames, ignore_index=True) if frames else None,
         adapters=bank.state(base=trial.base.fingerprint),
     )
+
+
+def own_slots(
+    trial: Trial, users: Sequence[str], parent: AdapterState | None
+) -> tuple[AdapterBank, list[SlotPlan]]:
+    """A bank with a slot per user, each from its start, and how each is to be trained."""
+    config = training_of(trial.spec)
+    bank = bank_for(trial, slots=users, parent=parent, source_of=sources_of(trial, users, parent))
+    plans = [
+        SlotPlan(
+            key, config, slot_seed(trial.spec, key), online_of(trial, trial.users[key], config)
+        )
+        for key in users
+    ]
+    return bank, plans
 
 
 def too_few(user: UserData) -> list[SlotReport]:

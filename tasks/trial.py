@@ -24,7 +24,11 @@ from tasks.personal_training import adapt_from_few, personalize
 from tasks.runtime import Runtime
 from tasks.scoring import evaluate
 from tasks.shared_training import train_shared
+from tasks.trace import trace_updates
 from tasks.variants import try_variants
+
+LIKELIHOOD_ALONE = ("evaluate", "personalize", "try", "trace")
+"""Purposes that may score the true replies' likelihood and generate nothing."""
 
 
 def run_cell(
@@ -58,10 +62,10 @@ def run_cell(
         parent is None
     ):
         raise TaskError(f"cell of arm {spec.arm!r} names parent {spec.parent}; given: {parent}")
-    if not spec.generate and spec.purpose not in ("evaluate", "personalize", "try"):
+    if not spec.generate and spec.purpose not in LIKELIHOOD_ALONE:
         raise TaskError(
             f"cell of arm {spec.arm!r} asks to {spec.purpose} without generating replies; "
-            "only evaluate, personalize and try can score likelihoods alone"
+            f"only {', '.join(LIKELIHOOD_ALONE)} can score likelihoods alone"
         )
     torch.set_num_threads(spec.threads)
     trial = Trial(
@@ -82,6 +86,7 @@ def run_cell(
         "adopt": _adopt,
         "identify": _identify,
         "try": try_variants,
+        "trace": trace_updates,
     }
     with trial.timed("total"):
         outcome = steps[spec.purpose](trial, parent)

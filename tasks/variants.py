@@ -36,7 +36,7 @@ def try_variants(trial: Trial, parent: AdapterState | None) -> CellOutcome:
     spec = trial.spec
     if not spec.variants:
         raise TaskError(f"cell of arm {spec.arm!r} is to try trainings but names none")
-    skipped = [report for key in spec.users for report in _not_tried(trial, trial.users[key])]
+    skipped = [report for key in spec.users for report in not_scored(trial, trial.users[key])]
     able = [key for key in spec.users if key not in {report.slot for report in skipped}]
     if not able:
         return CellOutcome(spec, slots=skipped)
@@ -64,8 +64,8 @@ def _slot(user: str, variant: int) -> str:
     return f"{user}@{variant}"
 
 
-def _not_tried(trial: Trial, user: UserData) -> list[SlotReport]:
-    """The report of a user on whom nothing can be tried; nothing otherwise."""
+def not_scored(trial: Trial, user: UserData) -> list[SlotReport]:
+    """The report of a user without an own adapter or an exchange to score; nothing otherwise."""
     if reports := too_few(user):
         return reports
     split = trial.spec.split
