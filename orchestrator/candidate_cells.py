@@ -83,7 +83,7 @@ class CandidateCells:
         one = {"seeds": settings.seeds[:1], "block_users": max(2, len(facts.users))}
         self.one_block = settings.model_copy(update=one)
         self.facts, self.arm, self.choices = facts, arm, choices
-        line = [replace(one, gated=False) for one in lineage(study, arm)]
+        line = [replace(one, gated=False, traced=False) for one in lineage(study, arm)]
         self.line = Study(study.name, study.summary, arms=tuple(line))
         digest = hashlib.sha256(f"warm choice {facts.data_sha256}".encode()).hexdigest()
         self.scored: dict[str, Any] = {

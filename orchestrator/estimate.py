@@ -138,6 +138,10 @@ def steps_of(spec: CellSpec, sizes: UserSizes) -> dict[Step, float]:
             trained = users * given * _training(spec).epochs
             scored = replies * (len({0, *spec.exchange_counts}) + 1)
             return {"character": trained, "reply": scored}
+        case "trace":
+            trained = users * _characters(sizes, _training(spec))
+            scored = replies * (1 if spec.generate else LIKELIHOOD_SHARE)
+            return {"character": trained, "reply": scored * (_training(spec).epochs + 1)}
         case "identify":
             under = users if spec.representation == "likelihood" else 1
             return {"reply": replies * under * LIKELIHOOD_SHARE}

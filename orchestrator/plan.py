@@ -252,6 +252,18 @@ class _Maker:
                     adapter=self._adapter(arm),
                     parents=(own.cell_id,),
                 )
+            if arm.traced and seed == self.settings.seeds[0]:
+                yield self._cell(
+                    arm,
+                    "trace",
+                    seed=seed,
+                    users=block,
+                    split="choice",
+                    adapter=self._adapter(arm),
+                    training=self._training(arm),
+                    parent=parent,
+                    generate=False,
+                )
 
     def _from_few(
         self, arm: Arm, seed: int, shared: Mapping[tuple[str, int], str]
@@ -353,8 +365,8 @@ class _Maker:
         )
 
     def _items(self, arm: Arm, split: ScoredSplit) -> str:
-        """Hash of the item list; those of the gate and of cold-start users follow from the data."""
-        if arm.from_few != "cold" and split != "gate":
+        """Hash of the item list; of cold-start users and halves of validation, from the data's."""
+        if arm.from_few != "cold" and split not in ("gate", "choice"):
             return self.facts.items_sha256[split]
         whose = "cold start" if arm.from_few == "cold" else "warm"
         return hashlib.sha256(f"{whose} {split} {self.facts.data_sha256}".encode()).hexdigest()
@@ -407,6 +419,9 @@ def work_of(spec: CellSpec) -> float:
     if spec.training is None:
         return float(users * sessions)
     epochs = spec.training.epochs
+    if spec.purpose == "trace":
+        scored = (epochs + 1) * sessions / 2
+        return float(users * (scored + epochs * (spec.training.examples or _SESSIONS) / 9))
     if spec.purpose == "train":
         validation = epochs * _SESSIONS if spec.training.early_stopping else 0
         return float(users * (validation + epochs * 2 * _SESSIONS / 3))

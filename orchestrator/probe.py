@@ -121,7 +121,7 @@ def miniatures(cells: Sequence[PlannedCell], *, users: Sequence[str]) -> Iterato
     for cell in cells:
         spec, shared = cell.spec, cell.spec.purpose == "train"
         key = (kind_of(spec), shared)
-        if key in seen or spec.purpose in ("identify", "adopt", "try"):
+        if key in seen or spec.purpose in ("identify", "adopt", "try", "trace"):
             continue
         if spec.adapter is not None and spec.training is None:
             continue  # Its speed is measured where the adapter is trained.

@@ -45,6 +45,7 @@ from results.study_tables import (
     missing_table,
     slices_table,
 )
+from results.updates import Updates, gain_by_updates
 
 PRIMARY_METRIC = "rouge_l"
 HEADLINE = (
@@ -73,7 +74,8 @@ class Analysis:
     ci_high, n_users of the primary metric; ``clusters`` contrast, cluster, n_users, mean_lift,
     low, high, passes, note, worst cluster first; ``missing`` arm, contrast, metric, seed,
     user_id, reason; ``reliability`` how well items tell users apart; ``cold_warm`` what stands
-    beside the arms: scores of users cold and warm after few exchanges; ``gate`` whose adapter the
+    beside the arms: scores of users cold and warm after few exchanges; ``updates`` validation
+    gains along the micro-updates; ``gate`` whose adapter the
     no-harm gate kept. ``arms`` and ``users`` are those with scores.
     """
 
@@ -86,6 +88,7 @@ class Analysis:
     drift: Drift
     reliability: pd.DataFrame
     cold_warm: ColdWarm
+    updates: Updates
     gate: Gate
     contrasts: tuple[Contrast, ...]
     arms: tuple[str, ...]
@@ -218,6 +221,7 @@ def analyze(
         ),
         gate=gate_outcome(collected, choices, primary_metric, seed=seed),
         cold_warm=compare_starts(collected.few, seed=seed, resamples=resamples),
+        updates=gain_by_updates(collected.traced, seed=seed, resamples=resamples),
         contrasts=contrasts,
         arms=arms,
         users=tuple(sorted({str(user) for frame in scores.values() for user in frame.index})),

@@ -22,6 +22,9 @@ from results.cold_warm import few_scores, joined
 from results.ledger import Ledger
 from results.record import ARM_PURPOSES, GATE_SPLIT, MetricInfo, Record, RecordError, SlotRecord
 from results.score_table import SWAPPED, ScoreTable, metrics_of
+from results.updates import PURPOSE as TRACE
+from results.updates import Traced, traced_scores
+from results.updates import joined as joined_traces
 
 ITEMS_FILE = "items.parquet"
 EVERY_SLICE_SCORES = 20_000_000
@@ -68,6 +71,8 @@ class Collected:
             ``curves``.
         ledger: where they and their items are.
         few: scores after few exchanges, of users cold and warm: ``cold_warm.SCORE_COLUMNS``.
+        traced: validation likelihoods along the micro-updates, and who has none; those are not in
+            ``missing``, which is about the arms.
     """
 
     table: pd.DataFrame
@@ -78,6 +83,7 @@ class Collected:
     records: Mapping[str, Record]
     ledger: Ledger
     few: pd.DataFrame
+    traced: Traced
 
     def items(
         self,
@@ -125,17 +131,18 @@ def collect(ledger: Ledger, expected: Sequence[ExpectedCell]) -> Collected:
     """
     records: dict[str, Record] = {}
     slots, curves = SlotRows(), []
-    missing = MissingRows()
+    missing, untraced = MissingRows(), MissingRows()
     failures = ledger.failures()
     for cell in dict.fromkeys(expected):
         record = ledger.load(cell.cell_id)
+        lost = untraced if cell.purpose == TRACE else missing
         if record is None:
-            missing.cell(cell, failures)
+            lost.cell(cell, failures)
             continue
         slots.add(record)
         # Who cannot pass the gate falls back, and is not missing.
         if record.split != GATE_SPLIT:
-            missing.slots(record)
+            lost.slots(record)
         curves += [{"arm": record.arm, "seed": record.seed, **row} for row in record.curve]
         # Of 100,000 users the tracks of every step would be most of the memory.
         records[cell.cell_id] = record.model_copy(update={"slots": (), "curve": ()})
@@ -172,6 +179,14 @@ def collect(ledger: Ledger, expected: Sequence[ExpectedCell]) -> Collected:
                 for record in records.values()
                 if record.purpose == FROM_FEW and ITEMS_FILE in record.files
             ]
+        ),
+        traced=Traced(
+            scores=joined_traces(
+                traced_scores(record, ledger.path(record.cell_id, ITEMS_FILE))
+                for record in records.values()
+                if record.purpose == TRACE and ITEMS_FILE in record.files
+            ),
+            missing=untraced.frame(),
         ),
     )
 

@@ -13,6 +13,7 @@ from results.contrasts import Contrast
 from results.record import MetricInfo, RecordError
 from results.resampling import Floats
 from results.stats import noise_band, paired_lifts
+from results.updates import Traced
 
 
 class CollectedTables(Protocol):
@@ -37,6 +38,10 @@ class CollectedTables(Protocol):
     @property
     def few(self) -> pd.DataFrame:
         """Scores after few exchanges of cold and warm users: ``cold_warm.SCORE_COLUMNS``."""
+
+    @property
+    def traced(self) -> Traced:
+        """Validation likelihoods along the micro-updates."""
 
     @property
     def metrics(self) -> Mapping[str, MetricInfo]:

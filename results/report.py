@@ -59,6 +59,8 @@ def write_stats(workspace: Path, analysis: Analysis) -> list[Path]:
     tables |= {"drift": analysis.drift.users, "drift_correlations": analysis.drift.correlations}
     if len(analysis.cold_warm.table):
         tables["cold_warm"] = analysis.cold_warm.table
+    if len(analysis.updates.table):
+        tables |= {"updates": analysis.updates.table, "updates_users": analysis.updates.users}
     folder = workspace / "results" / "stats"
     return [write_csv(folder / f"{name}.csv", frame) for name, frame in tables.items()]
 

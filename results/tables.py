@@ -20,6 +20,7 @@ from results.collector import Collected
 from results.files import DECIMALS, inside, remove_temporaries, write_atomic, write_csv, write_json
 from results.registry import append_registry
 from results.score_table import SWAPPED
+from results.updates import PURPOSE as TRACE
 
 BASELINE = "baseline"
 LARGEST_EXPONENT = 700
@@ -164,7 +165,7 @@ def summary(collected: Collected, arm: str, wide: pd.DataFrame) -> dict[str, Any
 
     ``perplexity`` of the true replies is e to the macro ``nll``: the geometric mean over users.
     """
-    records = [r for r in collected.records.values() if r.arm == arm]
+    records = [r for r in collected.records.values() if r.arm == arm and r.purpose != TRACE]
     slots = collected.slots[collected.slots["arm"] == arm]
     shifts = slots.groupby("user_id")["shift_norm"].mean()
     metrics = [name for name in wide.columns if name in collected.metrics]

@@ -26,6 +26,7 @@ from results.files import file_sha256, write_atomic, write_csv, write_json
 from results.record import MetricInfo, RecordError
 from results.report import render_markdown
 from results.score_files import read_scores
+from results.updates import Traced
 from results.wording import Row, caution, finding, p_number, plural
 
 NAN = float("nan")
@@ -100,6 +101,7 @@ class Scores:
         self.curves = pd.DataFrame(columns=CURVE_COLUMNS)
         self.missing = pd.DataFrame(columns=MISSING_COLUMNS)
         self.few = pd.DataFrame(columns=SCORE_COLUMNS)
+        self.traced = Traced()
 
     def items(
         self, arm: str, *, seed: int, split: str = "test", columns: Sequence[str] | None = None

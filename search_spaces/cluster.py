@@ -26,7 +26,7 @@ STUDY = Study(
         PREFIX_CLUSTER,
         LORA_CLUSTER,
         *(
-            replace(arm, gated=True)
+            replace(arm, gated=True, traced=True)
             for arm in (PREFIX_PER_USER, LORA_PER_USER, PREFIX_CLUSTER_USER, LORA_CLUSTER_USER)
         ),
     ),

@@ -13,13 +13,15 @@ PARTS = (per_persona.STUDY, cluster.STUDY, persona_prediction.STUDY, ablation.ST
 def arms_of(studies: tuple[Study, ...]) -> tuple[Arm, ...]:
     """The studies' arms in order, each once: prerequisites stay before what needs them.
 
-    An arm that any of them asks for with its gate has it.
+    An arm that any of them asks for with its gate, or traced, is so.
     """
     arms: dict[str, Arm] = {}
     for study in studies:
         for arm in study.arms:
             known = arms.get(arm.name, arm)
-            arms[arm.name] = replace(known, gated=known.gated or arm.gated)
+            arms[arm.name] = replace(
+                known, gated=known.gated or arm.gated, traced=known.traced or arm.traced
+            )
     return tuple(arms.values())
 
 

@@ -1,5 +1,7 @@
 """One adapter per user, from 8–12 of the user's own exchanges, against one for everybody."""
 
+from dataclasses import replace
+
 from search_spaces.recipe import recipe_of
 from search_spaces.space import (
     BASELINE,
@@ -19,7 +21,8 @@ STUDY = Study(
     name="per_persona",
     summary="Per-user LoRA and prefix micro-updates with swapped controls, from all-persona ones.",
     arms=(
-        *(BASELINE, FEW_SHOT, PREFIX_ALL, LORA_ALL, PREFIX_PER_USER, LORA_PER_USER),
+        *(BASELINE, FEW_SHOT, PREFIX_ALL, LORA_ALL),
+        *(replace(arm, traced=True) for arm in (PREFIX_PER_USER, LORA_PER_USER)),
         *(PREFIX_COLD_START, PREFIX_WARM_START, LORA_COLD_START, LORA_WARM_START),
     ),
     search=recipe_of("prefix_all", "lora_all", "prefix_per_user", "lora_per_user"),

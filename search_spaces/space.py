@@ -33,7 +33,8 @@ class Arm:
     message is this, by sentence vectors, mean-pooled hidden states (of the base, or with the
     ``start`` arm's adapter), or the likelihood under each user's adapter of the ``start`` arm.
     ``gated`` adds the no-harm gate as an arm: a user's adapter is kept only where it beats the
-    ``start`` arm's on validation exchanges that nothing else has used. ``settings`` holds this
+    ``start`` arm's on validation exchanges that nothing else has used. ``traced`` asks how the
+    gain on validation grows with the number of updates, for the first seed. ``settings`` holds this
     arm's own differences from the study's settings, by dotted name: an ablation's or a search's
     variant is an arm of another name with other settings. ``variant`` marks an ablation's: such an
     arm is compared with its default alone and shown by itself, and it generates replies for the
@@ -46,6 +47,7 @@ class Arm:
     start: str | None = None
     swapped_control: bool = False
     gated: bool = False
+    traced: bool = False
     few_shot: bool = False
     from_few: Literal["cold", "warm"] | None = None
     identify: Literal["encoder", "hidden", "likelihood"] | None = None

@@ -9,6 +9,8 @@ import pandas as pd
 
 from results.cold_warm import SCORE_COLUMNS
 from results.record import MetricInfo
+from results.updates import SCORE_COLUMNS as TRACE_COLUMNS
+from results.updates import Traced
 
 METRICS = {
     "rouge_l": MetricInfo(higher_is_better=True, unit="F", title="ROUGE-L"),
@@ -56,6 +58,7 @@ class FakeCollected:
     metrics: dict[str, MetricInfo]
     texts: pd.DataFrame = field(default_factory=pd.DataFrame)
     few: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SCORE_COLUMNS))
+    traced: Traced = field(default_factory=Traced)
 
     def items(self, arm, *, seed, split="test", columns=None) -> pd.DataFrame:
         """Items of one arm and seed, the named columns alone."""
@@ -73,10 +76,12 @@ def fake_collected(
     items: int = 3,
     text: str = "Set the lights to warm | dim",
     few: tuple[int, int] = (0, 0),
+    traced: int = 0,
 ) -> FakeCollected:
     """A study whose arms lift ROUGE-L by a planted amount; ``noise`` 0 makes all users equal.
 
-    ``few``: numbers of cold-start and of warm users scored after few exchanges.
+    ``few``: numbers of cold-start and of warm users scored after few exchanges; ``traced``: of
+    users whose micro-updates are scored on validation all the way.
     """
     rng = np.random.default_rng(5)
     lifts = LIFTS if arms is None else arms
@@ -103,7 +108,28 @@ def fake_collected(
         metrics=dict(METRICS),
         texts=_texts(lifts, names, items, text, rng),
         few=few_exchanges(cold=few[0], warm=few[1], seeds=seeds, noise=noise),
+        traced=traced_users(traced, noise=noise),
     )
+
+
+def traced_users(
+    users: int,
+    *,
+    gains: tuple[float, ...] = (0.0, 0.03, 0.05, 0.05),
+    arms: tuple[str, ...] = ("prefix_per_user", "lora_per_user"),
+    noise: float = 0.0,
+) -> Traced:
+    """Likelihoods after 0, 10, 20, 30 updates; a user's gain is the planted one and noise."""
+    rng = np.random.default_rng(11)
+    rows = [
+        (arm, 0, f"user_{user:03d}", epoch, 10 * epoch, 2 + level - gain - bool(epoch) * draw, 7)
+        for arm in arms
+        for user in range(users)
+        for level in (rng.normal(),)
+        for epoch, gain in enumerate(gains)
+        for draw in (noise * rng.normal(),)
+    ]
+    return Traced(scores=pd.DataFrame(rows, columns=TRACE_COLUMNS))
 
 
 def few_exchanges(

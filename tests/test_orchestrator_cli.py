@@ -193,7 +193,9 @@ def test_a_plan_shows_every_arm_and_writes_nothing(
     code, out, _ = run(capsys, "plan", "--json", "--no-probe", "--users", "100", *words)
     assert code == ExitCode.DONE
     found = json.loads(out)
-    assert sum(cell["users"] for cell in found["cells"] if cell["arm"] == "lora_per_user") == 90
+    own = [cell for cell in found["cells"] if cell["arm"] == "lora_per_user"]
+    assert sum(cell["users"] for cell in own if cell["purpose"] == "personalize") == 90
+    assert sum(cell["users"] for cell in own if cell["purpose"] == "trace") == 90
     assert list(tmp_path.iterdir()) == []
 
 

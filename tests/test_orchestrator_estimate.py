@@ -76,6 +76,11 @@ def test_steps_of_every_kind_of_cell_counted_by_hand() -> None:
     # After none, one, two and all exchanges: four sets of replies, three adapters to train.
     few = spec("adapt_from_few", exchange_counts=(1, 2), **lora)
     assert steps_of(few, SIZES) == {"reply": 400, "character": 2 * 3 * (100 + 300 + 600)}
+    traced = spec("trace", split="choice", generate=False, **lora)
+    assert steps_of(traced, SIZES) == {
+        "reply": pytest.approx(2 * 20 * 4 * 0.2),
+        "character": 2 * 3 * 220,
+    }
     tries = spec("try", split="choice", variants=(lora["training"], lora["training"]))
     assert steps_of(tries, SIZES) == {"reply": 80, "character": 2 * 2 * 3 * 220}
     assert steps_of(tries.model_copy(update={"generate": False}), SIZES)["reply"] == 16

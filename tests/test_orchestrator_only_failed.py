@@ -131,7 +131,8 @@ def tables(root: Path) -> dict[str, str]:
 def fail_one(root: Path) -> tuple[Record, str]:
     """Make a block's record what it would be, had one of its adapters diverged."""
     ledger = Ledger(root)
-    victim = next(r for r in ledger.records() if r.arm == "lora_per_user")
+    wanted = ("lora_per_user", "personalize")
+    victim = next(r for r in ledger.records() if (r.arm, r.purpose) == wanted)
     user = victim.users[1]
     folder = ledger.root / victim.cell_id
     items = pd.read_parquet(folder / "items.parquet")

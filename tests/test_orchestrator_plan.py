@@ -74,6 +74,8 @@ def test_the_main_study_has_these_cells() -> None:
         ("lora_all", "evaluate", "test"): 2,
         ("prefix_per_user", "personalize", "test"): 2,
         ("lora_per_user", "personalize", "test"): 2,
+        ("prefix_per_user", "trace", "choice"): 2,
+        ("lora_per_user", "trace", "choice"): 2,
         ("prefix_cold_start", "adapt_from_few", "test"): 1,
         ("prefix_warm_start", "adapt_from_few", "test"): 1,
         ("lora_cold_start", "adapt_from_few", "test"): 1,
@@ -91,7 +93,7 @@ def test_children_name_their_parents_and_come_after_them() -> None:
         if cell.arm == "lora_per_user":
             assert cell.depends_on == (train.cell_id,)
             assert cell.spec.parent == train.cell_id
-            assert cell.spec.swapped_control
+            assert cell.spec.swapped_control == (cell.spec.purpose == "personalize")
 
 
 def test_a_parents_change_reaches_its_children_and_nothing_else() -> None:
@@ -111,7 +113,7 @@ def test_seeds_multiply_trained_arms_and_a_greedy_baseline_needs_one() -> None:
     cells = plan(seeds=(0, 1, 2)).cells
     assert {c.spec.seed for c in cells if c.arm == "baseline"} == {0}
     per_user = [c for c in cells if c.arm == "lora_per_user"]
-    assert len(per_user) == 6
+    assert len(per_user) == 2 * 3 + 2  # Validation gains are those of the first seed.
     for cell in per_user:
         parent = next(c for c in cells if c.cell_id == cell.spec.parent)
         assert parent.spec.seed == cell.spec.seed
@@ -163,6 +165,36 @@ def test_cluster_arms_and_the_gate_s_own_questions() -> None:
     assert {by_id[name].arm for name in set(by_id) - moved} == {
         f"{kind}_{end}" for kind in kinds for end in ("cluster", "cluster_user")
     }
+
+
+def test_validation_gains_are_asked_of_plain_per_user_arms_on_the_choosing_half() -> None:
+    cells = plan(seeds=(3, 4)).cells
+    traced = [cell for cell in cells if cell.spec.purpose == "trace"]
+    own = {
+        (cell.arm, cell.spec.users): cell
+        for cell in cells
+        if cell.spec.purpose == "personalize" and cell.spec.seed == 3
+    }
+    assert {(cell.arm, cell.spec.users) for cell in traced} == set(own)
+    for cell in traced:
+        twin = own[cell.arm, cell.spec.users]
+        changes = {"purpose": "personalize", "split": "test", "generate": True}
+        changes |= {"swapped_control": True, "items_sha256": twin.spec.items_sha256}
+        assert cell.spec.model_copy(update=changes) == twin.spec
+        assert (cell.spec.split, cell.spec.generate) == ("choice", False)
+        assert cell.spec.items_sha256 not in ("v", "t")
+        assert cell.depends_on == twin.depends_on
+        assert cell.work < twin.work / 2
+
+    def arms(name: str) -> set[str]:
+        made = plan(STUDIES[name], replace(FACTS, clusters_sha256="c")).cells
+        return {cell.arm for cell in made if cell.spec.purpose == "trace"}
+
+    plain = {"lora_per_user", "prefix_per_user"}
+    assert arms("per_persona") == plain
+    both = plain | {"lora_cluster_user", "prefix_cluster_user"}
+    assert arms("cluster") == arms("full") == both
+    assert arms("ablation") == arms("persona_prediction") == arms("global") == set()
 
 
 def test_the_few_shot_arm_is_the_baseline_with_exchanges_and_one_seed() -> None:

@@ -95,7 +95,7 @@ def test_the_same_command_again_runs_nothing_and_report_knows_the_choice(
     assert "cells of study per_persona are done." in capsys.readouterr().out
     assert search_path(finished, "per_persona").read_bytes() == before
     assert main(["report", "--workspace", str(finished), "--study", "per_persona"]) == 0
-    assert "\n0 cells run, 17 found done" in capsys.readouterr().out
+    assert "\n0 cells run, 21 found done" in capsys.readouterr().out
 
 
 def test_killed_between_rungs_it_ends_with_the_same_choice(finished: Path, tmp_path: Path) -> None:
