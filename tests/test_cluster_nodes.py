@@ -18,14 +18,8 @@ from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
 from orchestrator.shipping import PACKAGES, ROOT, code_files, copy_code
 from results.ledger import Ledger
+from tests.cluster_study import SMALL, Started, tables, tables_alone
 from tests.faults import count_records
-
-SMALL = (
-    *("--study", "per_persona", "--users", "4", "--no-dashboard", "--set", "data.sessions=10"),
-    *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
-    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
-    *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
-)
 
 
 def test_code_travels_without_what_runs_make(tmp_path: Path) -> None:
@@ -60,18 +54,8 @@ def test_code_travels_without_what_runs_make(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The study's tables as one machine writes them."""
-    root = tmp_path_factory.mktemp("alone")
-    assert main(["run", "--workspace", str(root), *SMALL]) == ExitCode.DONE
-    return tables(root)
-
-
-def tables(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted((root / "results").glob("*/per_user_*.csv"))
-    }
+def alone() -> dict[str, bytes]:
+    return tables_alone()
 
 
 @pytest.fixture
@@ -97,42 +81,12 @@ def add_worker(cluster: Any) -> Any:
     return cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
 
 
-class Started:
-    """A study that runs on a cluster, as a person started it."""
-
-    def __init__(self, cluster: Any, root: Path) -> None:
-        words = ["run", "--workspace", str(root), "--address", cluster.address, *SMALL]
-        self.root = root
-        self.log = root.with_suffix(".log")
-        with self.log.open("wb") as out:
-            self.process = subprocess.Popen(
-                # Not from the repository: its code must reach the nodes by itself.
-                [sys.executable, "-m", "orchestrator", *words],
-                cwd=root.parent,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-
-    def wait_for_records(self, number: int) -> None:
-        """Until so many cells are in the ledger."""
-        ledger = self.root / "results" / "ledger"
-        while self.process.poll() is None and len(list(ledger.glob("[!.]*"))) < number:
-            time.sleep(0.05)
-        assert self.process.poll() is None, self.log.read_text()
-
-    def end(self) -> str:
-        """Its last word; it must have ended well."""
-        assert self.process.wait(timeout=400) == ExitCode.DONE, self.log.read_text()
-        return self.log.read_text()
-
-
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_two_workers_write_the_tables_of_one_machine(
     alone: dict[str, bytes], cluster: Any, tmp_path: Path
 ) -> None:
-    told = Started(cluster, tmp_path / "study").end()
+    told = Started(cluster.address, tmp_path / "study").end()
     assert "up to 2 trials at a time" in told
     assert tables(tmp_path / "study") == alone
     assert not list((tmp_path / "study").glob(".storage-probe*"))
@@ -147,7 +101,7 @@ def test_nodes_that_go_and_come_back_lose_nothing(
     record_property: Callable[[str, object], None],
 ) -> None:
     root = tmp_path / "study"
-    study = Started(cluster, root)
+    study = Started(cluster.address, root)
     first, second = cluster.worker_nodes
     study.wait_for_records(2)
     cluster.remove_node(first, allow_graceful=False)

@@ -1,0 +1,81 @@
+"""The small study that tests start on clusters of several nodes, and its tables on one machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from orchestrator.cli import main
+from orchestrator.exit_codes import ExitCode
+from orchestrator.shipping import ROOT
+
+SMALL = (
+    *("--study", "per_persona", "--users", "4", "--no-dashboard", "--set", "data.sessions=10"),
+    *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
+    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
+    *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
+)
+
+
+@cache
+def tables_alone() -> dict[str, bytes]:
+    """The study's tables as one machine writes them; it runs once for all modules."""
+    with tempfile.TemporaryDirectory(prefix="alone-") as folder:
+        assert main(["run", "--workspace", folder, *SMALL]) == ExitCode.DONE
+        return tables(Path(folder))
+
+
+def tables(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted((root / "results").glob("*/per_user_*.csv"))
+    }
+
+
+class Started:
+    """A study that runs on a cluster, as a person started it.
+
+    ``through`` stands before the command: it leads to the machine where the person sits.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        root: Path,
+        *,
+        through: Sequence[str] = (),
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        words = ["run", "--workspace", str(root), "--address", address, *SMALL]
+        self.root = root
+        self.log = root.with_suffix(".log")
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                # Not from the repository: its code must reach the nodes by itself.
+                [*through, sys.executable, "-m", "orchestrator", *words],
+                cwd=root.parent,
+                env={**environment, "PYTHONPATH": str(ROOT)},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    def records(self) -> list[Path]:
+        """The folders of the cells that are in the ledger."""
+        return list((self.root / "results" / "ledger").glob("[!.]*"))
+
+    def wait_for_records(self, number: int) -> None:
+        """Until so many cells are in the ledger."""
+        while self.process.poll() is None and len(self.records()) < number:
+            time.sleep(0.05)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def end(self) -> str:
+        """Its last word; it must have ended well."""
+        assert self.process.wait(timeout=400) == ExitCode.DONE, self.log.read_text()
+        return self.log.read_text()
