@@ -109,6 +109,10 @@ class StatisticsSettings(Frozen):
 
     margin: float = Field(0.01, gt=0)
     """No-harm margin on the primary metric, macro ROUGE-L."""
+    stable_share_hurt: float = Field(0.10, gt=0, le=1)
+    """*Stable*: the upper bound of the share of users hurt lies under it."""
+    high_variance_share: float = Field(0.10, ge=0, lt=1)
+    """*High variance*: the lower bounds of the helped and of the hurt share both lie above it."""
     resamples: int = Field(10_000, ge=100)
     seed: int = 0
 
@@ -139,7 +143,8 @@ class TrackingSettings(Frozen):
 class Settings(Frozen):
     """Everything that a run is told.
 
-    ``search``, ``statistics``, ``tracking`` and ``checkpoint_minutes`` are in no cell.
+    ``search``, ``statistics``, ``tracking``, ``checkpoint_minutes`` and ``drain_seconds`` are in no
+    cell.
     """
 
     data: DataChoice = DataChoice()
@@ -162,6 +167,9 @@ class Settings(Frozen):
     checkpoint_minutes: float = Field(10.0, gt=0, le=1e6)
     """A training of shared adapters saves its state so often, so that a killed one goes on in
     mid-epoch; changes no number."""
+    drain_seconds: float = Field(90.0, ge=0, le=1e6)
+    """After SIGTERM, which spot machines give some two minutes before they go, running cells may
+    come to their end for so long; changes no number."""
     seeds: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (0,)
     search: SearchSettings = SearchSettings()
     statistics: StatisticsSettings = StatisticsSettings()

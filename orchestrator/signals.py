@@ -1,11 +1,16 @@
-"""SIGINT and SIGTERM alike: the first ends the run in order, the second at once."""
+"""SIGINT and SIGTERM: the first ends the run in order, the second at once.
+
+SIGTERM is also the notice that a spot machine gives before it goes: what is running may then come
+to its end, if that takes no longer than the notice is given for.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -20,16 +25,28 @@ class StopSignal:
 
     By default the first signal raises ``Interrupted`` where the program is. Inside ``polled()``
     it only sets a flag, and ``check`` raises at a place where nothing is half-done.
+
+    Attributes:
+        drain_seconds: so long after SIGTERM what is busy may come to its end; SIGINT, by which a
+            person stops, waits for nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.drain_seconds = 0.0
         self._asked = threading.Event()
+        self._until: float | None = None
+        self._clock = clock
         self._polled = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def check(self) -> None:
-        """Raise Interrupted if a stop was asked for."""
-        if self._asked.is_set():
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is to be begun, and what runs may go on for a while."""
+        return self._until is not None and self._clock() < self._until
+
+    def check(self, *, busy: bool = False) -> None:
+        """Raise Interrupted if a stop was asked for; while ``busy`` and draining, not yet."""
+        if self._asked.is_set() and not (busy and self.draining):
             raise Interrupted("stopped by a signal")
 
     @contextmanager
@@ -65,5 +82,7 @@ class StopSignal:
         if self._asked.is_set():
             os._exit(ExitCode.INTERRUPTED)
         self._asked.set()
+        if number == signal.SIGTERM and self._polled:
+            self._until = self._clock() + self.drain_seconds
         if not self._polled:
             raise Interrupted(f"stopped by {signal.Signals(number).name}")

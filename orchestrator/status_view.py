@@ -17,7 +17,7 @@ from orchestrator.stored_workspace import refresh_status
 from orchestrator.sweep_view import sweep_view
 from orchestrator.workspace import Workspace
 
-RUNNING = ("starting", "running", "reporting")
+RUNNING = ("starting", "running", "draining", "reporting")
 WATCH_SECONDS = 2.0
 SHOWN_FAILURES = 10
 DIED = "died; give the same command again"

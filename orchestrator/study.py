@@ -135,6 +135,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
                 if mine.stored is not None:
                     mine.stored.clear()
             placement = check_request(request)
+            Ledger(root).clean_staging()
             ray = _Ray(request, screen, stack, stop)
             prepared = _prepared(request, ray, screen)
             facts, model = find_facts(request, prepared)
@@ -142,6 +143,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
             bring_adopted(request.settings, request.workspace.places(), base=model.model_sha256)
             make_plan(request.settings, study=request.study, facts=facts)  # Refuses what is bad.
             started = True
+            stop.drain_seconds = request.settings.drain_seconds
             tell = None if mine.stored is None else mine.stored.tell
             status = StatusFile(root, study=request.study.name, tell=tell)
             sweeper = Sweeper(

@@ -28,6 +28,7 @@ from orchestrator.exit_codes import InfrastructureError
 from orchestrator.placement import Placement
 from orchestrator.plan import PlannedCell
 from orchestrator.redaction import redacted
+from orchestrator.signals import StopSignal
 from orchestrator.trainable import trial_class, trial_config
 from orchestrator.worker import CHECKPOINT_SECONDS, CellReport, Places
 
@@ -102,9 +103,11 @@ class StudySearch(Searcher):
         attempt: str,
         keeper: Keeper,
         observers: Sequence[Observer],
+        stop: StopSignal,
         more: More | None = None,
     ) -> None:
         super().__init__()
+        self.stop = stop
         self.queue = queue
         self.options = options
         self.attempt = attempt
@@ -120,6 +123,8 @@ class StudySearch(Searcher):
         """A trial of cells that can start now; None while all wait; FINISHED at the end."""
         if self.queue.exhausted:
             return str(Searcher.FINISHED)
+        if self.stop.draining:
+            return None
         cells = self.queue.take(self.options.cells_per_trial)
         if not cells:
             return None
@@ -221,9 +226,14 @@ class StudySearch(Searcher):
 class _Watch(Callback):
     """Tells the search about dead trials, and ends a run that is stopped or stalled."""
 
-    def __init__(self, search: StudySearch, *, stop: Callable[[], None], stall_seconds: float):
+    def __init__(
+        self, search: StudySearch, *, on_notice: Callable[[int], None], stall_seconds: float
+    ) -> None:
         self.search = search
-        self.stop = stop
+        self.stop = search.stop
+        self.on_notice = on_notice
+        self.waited_for: set[str] | None = None
+        """Trials that ran when the sweep began to drain; Tune has one more ready to start."""
         self.stall_seconds = stall_seconds
         self.live: set[str] = set()
         self.moved = time.monotonic()
@@ -232,7 +242,10 @@ class _Watch(Callback):
         return (object, ())
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.stop()
+        if self.stop.draining and self.waited_for is None:
+            self.waited_for = set(self.live)
+            self.on_notice(self._running(self.live))
+        self.stop.check(busy=self._running(self.waited_for or ()) > 0)
         if self.live:
             self.moved = time.monotonic()
         elif self.search.handed and time.monotonic() - self.moved > self.stall_seconds:
@@ -241,6 +254,10 @@ class _Watch(Callback):
                 f"no trial could start within {self.stall_seconds:.0f} s; each asks for {wanted}; "
                 "is something else using this Ray, or did a node go away?"
             )
+
+    def _running(self, trials: Collection[str]) -> int:
+        """How many cells of these trials have not ended."""
+        return sum(len(self.search.handed.get(trial, ())) for trial in trials)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.live.add(trial.trial_id)
@@ -290,7 +307,8 @@ def run_sweep(
     options: SweepOptions,
     keeper: Keeper,
     observers: Sequence[Observer] = (),
-    stop: Callable[[], None] = lambda: None,
+    stop: StopSignal | None = None,
+    on_notice: Callable[[int], None] = lambda running: None,
     more: More | None = None,
 ) -> CellQueue:
     """Run all cells that are not finished; Ray must be up. Returns what became of them.
@@ -301,7 +319,8 @@ def run_sweep(
         options: how trials run.
         keeper: writes what came back.
         observers: told of every cell.
-        stop: called several times a second; raises to end the sweep at once.
+        stop: asked several times a second; raises to end the sweep, or lets it drain first.
+        on_notice: told once, with the number of running cells, when it begins to drain.
         more: asked for further cells whenever all known ones have ended.
 
     Raises:
@@ -310,14 +329,15 @@ def run_sweep(
     queue = CellQueue(cells, finished=finished, open_=more is not None)
     attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     search = StudySearch(
-        queue, options=options, attempt=attempt, keeper=keeper, observers=observers, more=more
-    )
+        queue, options=options, attempt=attempt, keeper=keeper, observers=observers,
+        stop=stop or StopSignal(), more=more,
+    )  # fmt: skip
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     experiment = 0
     while not (queue.exhausted and not queue.running):
         experiment += 1
-        watch = _Watch(search, stop=stop, stall_seconds=options.stall_seconds)
+        watch = _Watch(search, on_notice=on_notice, stall_seconds=options.stall_seconds)
         try:
             _tuner(search, watch, name=f"{attempt}-{experiment}").fit()
             break

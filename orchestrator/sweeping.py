@@ -19,6 +19,7 @@ from orchestrator.signals import StopSignal
 from orchestrator.status import StatusFile
 from orchestrator.tally import SweepTally
 from orchestrator.tracking import Tracking, openers_of
+from orchestrator.worker import ask_to_save
 from orchestrator.workspace import Workspace, remove_empty_folders
 from results.ledger import Ledger
 
@@ -73,7 +74,6 @@ class Sweeper:
         from orchestrator.metrics import SweepMetrics
         from orchestrator.sweep import SweepOptions, run_sweep
 
-        ledger.clean_staging()
         shutil.rmtree(self.workspace.tune, ignore_errors=True)
         options = SweepOptions(
             places=self.workspace.places(),
@@ -107,7 +107,8 @@ class Sweeper:
                         stored=None if self.stored is None else self.stored.cells,
                     ),
                     observers=[tally, board, metrics, tracking, self.status, display],  # type: ignore[list-item]
-                    stop=self.stop.check,
+                    stop=self.stop,
+                    on_notice=self._drain,
                     more=more,
                 )
         except BaseException as error:
@@ -117,6 +118,16 @@ class Sweeper:
         board.read()
         tracking.close()
         remove_empty_folders(self.workspace.tune)
+
+    def _drain(self, running: int) -> None:
+        """The machine is to go: tell it, and have long trainings save their state now."""
+        ask_to_save(self.workspace.places().training)
+        cells = "1 cell" if running == 1 else f"{running} cells"
+        self.screen.say(
+            f"Asked to stop: {cells} may run on for {self.stop.drain_seconds:.0f} s, nothing new "
+            "is begun; a second signal stops at once"
+        )
+        self.status.update("draining")
 
     def _announce(self, cells: Sequence[PlannedCell], reused: int) -> None:
         actors = self.placement.actors

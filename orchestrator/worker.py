@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import secrets
 import sys
 import time
 import traceback
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.identity import cell_id
 from orchestrator.ranks import run_in_ranks
-from results.ledger import Ledger
+from results.ledger import SAVE_NOW, Ledger
 from tasks.cell import CellSpec, with_smaller_passes
 from tasks.config import ModelConfig, PromptConfig
 
@@ -105,6 +106,17 @@ class CellReport:
     macro: float
     seconds: float
     out_of_memory: bool = False
+
+
+def ask_to_save(training: Path) -> None:
+    """Have all trainings that are under way save their state at their next step.
+
+    ``training``: the folder of their states. On a node that shares no folder with the driver
+    nobody hears of it; that node is not the one that goes.
+    """
+    mark = training / SAVE_NOW
+    training.mkdir(parents=True, exist_ok=True)
+    mark.write_text(secrets.token_hex(8), encoding="ascii")
 
 
 class Worker(Protocol):
@@ -219,7 +231,12 @@ class CellWorker:
         owner, every = cell_id(spec), self.checkpoint_seconds
         path = self.places.training / f"{owner}.safetensors"
         return TrainingCheckpoint(
-            path, owner=owner, every_seconds=every, writes=writes, saved=self._send_state()
+            path,
+            owner=owner,
+            every_seconds=every,
+            writes=writes,
+            saved=self._send_state(),
+            asked=self.places.training / SAVE_NOW,
         )
 
     def _send_state(self) -> Callable[[Path], None] | None:

@@ -40,6 +40,8 @@ from results.record_files import (
 
 ADAPTERS_FILE = "adapters.safetensors"
 STAGING, FAILED, TRAINING = ".staging", ".failed", ".training"
+SAVE_NOW = "save-now"
+"""Beside the states of trainings: its content asks them to save; see ``tasks.checkpoint``."""
 REASON_FILE = "REASON.txt"
 
 
@@ -302,6 +304,11 @@ class Ledger:
         shutil.rmtree(self.staging, ignore_errors=True)
         remove_temporaries(self.failed)
         remove_temporaries(self.root / TRAINING)
+        (self.root / TRAINING / SAVE_NOW).unlink(missing_ok=True)
+        # A trainer that was cut off may have saved once more after its retry was committed.
+        for state in (self.root / TRAINING).glob("[!.]*.safetensors"):
+            if self._has(state.stem):
+                state.unlink(missing_ok=True)
 
 
 def _used(record: Record) -> list[ParentRef]:

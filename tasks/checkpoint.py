@@ -38,6 +38,7 @@ class TrainingCheckpoint:
         every_seconds: float,
         writes: bool = True,
         saved: Callable[[Path], None] | None = None,
+        asked: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is read or written yet.
@@ -48,12 +49,15 @@ class TrainingCheckpoint:
             every_seconds: at least so long between two saves.
             writes: False in all but one of the processes that train together.
             saved: told of every file that was saved, to take it to where it outlives this node.
+            asked: a file whose every new content asks for one save, however short the time.
             clock: monotonic seconds.
         """
         self.path, self.owner, self.writes = path, owner, writes
         self.every_seconds = every_seconds
         self.notes: dict[str, Any] = {}
         self._tell = saved
+        self._asked = asked
+        self._answered = self._question()
         self._clock = clock
         self._saved = clock()
 
@@ -75,12 +79,22 @@ class TrainingCheckpoint:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to save."""
-        return self.writes and self._clock() - self._saved >= self.every_seconds
+        """Whether it is time to save, or somebody asks for it."""
+        if not self.writes:
+            return False
+        asked = self._question() != self._answered
+        return asked or self._clock() - self._saved >= self.every_seconds
+
+    def _question(self) -> bytes:
+        """What stands in the file by which a save is asked for."""
+        try:
+            return b"" if self._asked is None else self._asked.read_bytes()
+        except OSError:
+            return b""
 
     def save(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
         """Replace what is saved; a disk that is full costs the checkpoint, not the training."""
-        self._saved = self._clock()
+        self._saved, self._answered = self._clock(), self._question()
         metadata = {
             "format": FORMAT,
             "owner": self.owner,

@@ -34,12 +34,23 @@ class FakeWorker:
         if "outlived" in spec.arm:
             self._go_on_unseen(cell_id, staging)
         if "slow" in spec.arm:
+            (self.places.staging.parent / f"began-{cell_id}").touch()
             time.sleep(600)
+        if "brief" in spec.arm:
+            self._wait_for_word(cell_id)
         if spec.parent is not None and not (self.places.ledger / spec.parent).is_dir():
             return CellReport(cell_id, False, "", "parent is missing", NO_METRIC, 0.0)
         staging.mkdir(parents=True)
         (staging / "made.txt").write_text(f"{os.getpid()} {self.cells}")
         return CellReport(cell_id, True, str(staging), "", 0.5, 0.0)
+
+    def _wait_for_word(self, cell_id: str) -> None:
+        """Until the test has seen that this cell runs, and says so."""
+        root = self.places.staging.parent
+        (root / f"began-{cell_id}").touch()
+        give_up = time.monotonic() + 120
+        while not (root / "go").exists() and time.monotonic() < give_up:
+            time.sleep(0.02)
 
     def _go_on_unseen(self, cell_id: str, staging: Path) -> None:
         """The first try dies for Ray, and writes after all once the second one has begun.

@@ -46,6 +46,13 @@ def ended(name: str, body: str) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.splitlines()
 
 
+def test_after_sigterm_what_is_busy_may_come_to_its_end_for_a_while() -> None:
+    then = "stop.check(busy=True); print(stop.draining, flush=True); stop.check()"
+    for number, shown in (("SIGTERM", ["saved", "True"]), ("SIGINT", ["saved"])):
+        body = "stop.drain_seconds = 60\n" + IN_A_SWEEP.format(then=then)
+        assert ended(number, body) == (ExitCode.INTERRUPTED, [*shown, "in order", "cleaned up"])
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize(
     ("body", "shown"),

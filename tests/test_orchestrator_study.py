@@ -78,6 +78,10 @@ def test_every_artifact_of_the_arms_is_there(finished: Path) -> None:
     few = json.loads((finished / "configs" / "few_shot.json").read_text())
     assert (few["few_shot_examples"], few["training"]) == (10, None)
     # Without cold-start users there are the warm ones' curves alone, and no adapter of theirs.
+    gains = pd.read_csv(finished / "results" / "stats" / "updates.csv")
+    assert set(gains["arm"]) == {"prefix_per_user", "lora_per_user"}
+    assert set(gains["epochs"]) == {0, 1, 2, 3}
+    assert (gains["n_users"] == 4).all()
     curves = pd.read_csv(finished / "results" / "stats" / "cold_warm.csv")
     assert set(curves["start"]) == {"warm"}
     assert set(curves["exchanges"]) == {"0", "1", "2", "4", "8", "all"}
@@ -108,8 +112,8 @@ def test_the_same_command_again_runs_nothing(
     before = table_hashes(finished)
     assert main(["run", "--workspace", str(finished), *STUDY, *SMALL]) == ExitCode.DONE
     shown = capsys.readouterr().out
-    assert "All 19 cells of study per_persona are done." in shown
-    assert "0 cells run, 19 found done" in shown
+    assert "All 23 cells of study per_persona are done." in shown
+    assert "0 cells run, 23 found done" in shown
     assert table_hashes(finished) == before
 
 
@@ -119,7 +123,8 @@ def test_a_lost_record_is_run_again_to_the_same_tables(
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
     ledger = Ledger(root)
-    victim = next(r for r in ledger.records() if r.arm == "lora_per_user")
+    personal = [r for r in ledger.records() if r.purpose == "personalize"]
+    victim = next(r for r in personal if r.arm == "lora_per_user")
     before = table_hashes(root)
     items = ledger.path(victim.cell_id, "items.parquet")
     items.write_bytes(items.read_bytes()[:-9])
@@ -321,7 +326,7 @@ def test_a_terminated_run_saves_what_it_has_and_goes_on(
     while started.poll() is None and (read_status(root) or {}).get("state") != "running":
         time.sleep(0.1)
     started.send_signal(signal.SIGTERM)
-    _, err = started.communicate(timeout=60)
+    _, err = started.communicate(timeout=200)
     assert started.returncode == ExitCode.INTERRUPTED, err
     assert f"python -m orchestrator run --workspace {root}" in err
     status = read_status(root)

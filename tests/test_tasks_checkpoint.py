@@ -174,6 +174,21 @@ def test_it_saves_when_it_is_time_and_only_where_it_may(tmp_path: Path) -> None:
     assert not saving(tmp_path, writes=False).due
 
 
+def test_it_saves_once_when_it_is_asked_to_and_tells_of_every_save(tmp_path: Path) -> None:
+    asked, told = tmp_path / "save-now", []
+    asked.write_text("of an earlier run")
+    checkpoint = saving(tmp_path, every_seconds=1e9, asked=asked, saved=told.append)
+    assert not checkpoint.due
+    for number in range(2):
+        asked.write_text(str(number))
+        assert checkpoint.due
+        checkpoint.save({"x": torch.arange(3)}, {})
+        assert not checkpoint.due
+    asked.unlink()
+    assert told == [tmp_path / "state.safetensors"] * 2
+    assert not saving(tmp_path, every_seconds=1e9, asked=asked, writes=False).due
+
+
 def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     expected = Run("lora").go(None)
