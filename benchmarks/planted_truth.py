@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from results.effect_sizes import minimal_detectable_effect
+from results.estimates import seed_interval
 from results.paired_tests import (
     WILCOXON_EXACT_USERS,
     benjamini_hochberg,
@@ -19,7 +20,8 @@ from results.paired_tests import (
     sign_flip,
     tost,
 )
-from results.resampling import Floats, crossed_bootstrap, nested_bootstrap, percentile_interval
+from results.resampling import Floats, crossed_bootstrap, percentile_interval
+from results.seed_spread import crossed_tost
 from results.stats import (
     cluster_lifts,
     no_harm_gate,
@@ -277,33 +279,97 @@ def mcnemar_findings(*, studies: int, seed: int, n_users: int = 200) -> list[Fin
     ]
 
 
-def seed_findings(*, studies: int, seed: int, n_users: int = 50) -> list[Finding]:
-    """Coverage over users and three seeds: seeds shared by all users, and seeds of each user.
+Ends = tuple[float, float]
+
+
+def reported(lifts: Floats, rng: np.random.Generator) -> Ends:
+    """The interval that reports give where adapters are shared."""
+    found = seed_interval(lifts, nested=False, rng=rng, resamples=999)
+    return found.low, found.high
+
+
+def within_users(lifts: Floats, rng: np.random.Generator) -> Ends:
+    """The interval that reports give where seeds nest in users."""
+    found = seed_interval(lifts, nested=True, rng=rng, resamples=999)
+    return found.low, found.high
+
+
+def resampled(lifts: Floats, rng: np.random.Generator) -> Ends:
+    """Users and seeds resampled apart: what the reported interval is compared with."""
+    low, high = percentile_interval(crossed_bootstrap(lifts, rng=rng, resamples=999))
+    return float(low[0]), float(high[0])
+
+
+def seed_studies(
+    rng: np.random.Generator, *, studies: int, n_users: int, seeds: int, shared: float
+) -> Iterator[Floats]:
+    """Lifts ``[n_users, seeds]`` whose true mean is 0, study by study.
 
     Users differ by 1 and items add 0.5; a shared seed moves everybody by ``shared``.
     """
-    rng = stream("seeds", seed)
-    cases = (
-        (crossed_bootstrap, 0.1, "crossed; seeds matter less than users"),
-        (crossed_bootstrap, 0.5, "crossed; seeds matter more than users"),
-        (nested_bootstrap, 0.0, "nested"),
-    )
+    for _ in range(studies):
+        lifts = rng.normal(size=(n_users, 1)) + rng.normal(0, 0.5, (n_users, seeds))
+        yield lifts + rng.normal(0, shared, seeds)
+
+
+SEED_CASES: tuple[tuple[Callable[[Floats, np.random.Generator], Ends], str, int, float], ...] = (
+    (reported, "crossed", 3, 0.0),
+    (reported, "crossed", 3, 0.1),
+    (reported, "crossed", 3, 0.5),
+    (reported, "crossed", 3, 2.0),
+    (reported, "crossed", 2, 0.5),
+    (reported, "crossed", 5, 0.5),
+    (resampled, "crossed, bootstrap instead", 3, 0.1),
+    (resampled, "crossed, bootstrap instead", 3, 0.5),
+    (resampled, "crossed, bootstrap instead", 3, 2.0),
+    (within_users, "nested", 3, 0.0),
+)
+"""Interval, its name, seeds, and how far a seed moves all users (users differ by 1)."""
+
+
+def seed_findings(*, studies: int, seed: int, n_users: int = 50) -> list[Finding]:
+    """Coverage over users and few seeds, and equivalence claimed at the margin's edge."""
     found = []
-    for draw, shared, title in cases:
+    count = min(studies, 4_000)
+    for ends, title, seeds, shared in SEED_CASES:
+        rng = stream(f"seeds {title} {seeds} {shared}", seed)
         holds = []
-        for _ in range(min(studies, 2_000)):
-            lifts = rng.normal(size=(n_users, 1)) + rng.normal(0, 0.5, (n_users, 3))
-            lifts += rng.normal(0, shared, 3)
-            low, high = percentile_interval(draw(lifts, rng=rng, resamples=999))
-            holds.append(bool(low[0] <= 0 <= high[0]))
+        for lifts in seed_studies(rng, studies=count, n_users=n_users, seeds=seeds, shared=shared):
+            low, high = ends(lifts, rng)
+            holds.append(low <= 0 <= high)
         found.append(
             finding(
-                f"interval over users and 3 seeds ({title})",
+                f"interval over users and {seeds} seeds holds the truth ({title}; a seed moves "
+                f"users by {shared:g} of their spread)",
                 holds,
                 lifts="normal",
                 n_users=n_users,
                 nominal=0.95,
-                required=False,
+                low=0.93,
+                required=ends is not resampled,
+            )
+        )
+    return [*found, *seed_tost_findings(studies=count, seed=seed, n_users=n_users)]
+
+
+def seed_tost_findings(*, studies: int, seed: int, n_users: int) -> list[Finding]:
+    """Equivalence over users and three seeds where the true lift is the margin itself."""
+    found = []
+    for shared in (0.1, 0.5):
+        rng = stream(f"seeds tost {shared}", seed)
+        claims = [
+            crossed_tost(lifts + MARGIN, margin=MARGIN) < ALPHA
+            for lifts in seed_studies(rng, studies=studies, n_users=n_users, seeds=3, shared=shared)
+        ]
+        found.append(
+            finding(
+                "TOST over users and 3 seeds calls a lift as large as the margin equivalent "
+                f"(a seed moves users by {shared:g} of their spread)",
+                claims,
+                lifts="normal",
+                n_users=n_users,
+                nominal=ALPHA,
+                high=at_most(ALPHA, studies),
             )
         )
     return found

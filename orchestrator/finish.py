@@ -135,7 +135,7 @@ def finish(
     Raises:
         RecordError: arms that cannot be compared, or no scores at all.
     """
-    from results.analysis import analyze
+    from results.analysis import Thresholds, analyze
     from results.collector import collect
     from results.decisions import decide
     from results.figures import draw_figures
@@ -158,6 +158,10 @@ def finish(
         margin=settings.statistics.margin,
         resamples=settings.statistics.resamples,
         clusters=_clusters(prepared),
+        thresholds=Thresholds(
+            stable_share_hurt=settings.statistics.stable_share_hurt,
+            high_variance_share=settings.statistics.high_variance_share,
+        ),
     )
     again = f"python -m orchestrator report --study {plan.study}"
     persona = finish_persona(
@@ -235,8 +239,8 @@ def arm_rows(analysis: Analysis) -> list[ArmRow]:
                 arm=arm,
                 macro=_number(row["mean"]),
                 lift=_number(numbers.get("mean_lift")),
-                low=_number(numbers.get("ci_low")),
-                high=_number(numbers.get("ci_high")),
+                low=_number(numbers.get("low")),
+                high=_number(numbers.get("high")),
                 helped=_count(numbers.get("helped")),
                 hurt=_count(numbers.get("hurt")),
                 users=int(row["n_users"]),

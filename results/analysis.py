@@ -11,25 +11,24 @@ import numpy as np
 import pandas as pd
 
 from results.cold_warm import ColdWarm, compare_starts
-from results.comparison import disagreement, noted
+from results.comparison import NOBODY, disagreement, noted
 from results.contrasts import (
-    BASELINE,
-    FEW_SHOT,
     Contrast,
     arm_order,
     declared_contrasts,
     is_gated,
-    is_per_user,
+    seeds_nest,
 )
 from results.drift import Drift, drift_against_gain
-from results.effect_sizes import cliffs_delta, helped_tied_hurt
+from results.effect_sizes import cliffs_delta, helped_tied_hurt, minimal_detectable_effect
 from results.gate import Gate, gate_choices, gate_outcome, gated_scores
 from results.item_tables import reliability_table
-from results.paired_tests import sign_test
+from results.paired_tests import sign_test, tost
 from results.pairing import CollectedTables, Paired, pair_up, scored_split, wide_scores
 from results.record import MetricInfo, RecordError
-from results.resampling import Floats
+from results.seed_spread import crossed_detectable, crossed_tost
 from results.stats import (
+    SIGNS,
     WITHIN_PAIRS,
     Comparison,
     adjust,
@@ -64,11 +63,22 @@ NAN = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Shares of users that the decision rules ask for; declared before results, as the margin."""
+
+    stable_share_hurt: float = 0.10
+    """*Stable*: the upper bound of the share hurt lies under it."""
+    high_variance_share: float = 0.10
+    """*High variance*: the lower bounds of the helped and of the hurt share both lie above it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Analysis:
     """All numbers that figures, decisions and report show; they compute none of their own.
 
     ``comparisons`` has the columns of ``Comparison``, ``n_seeds, seeds_low, seeds_high`` (interval
-    over users and seeds), and ``low, high``: the interval to report, the one with seeds if any;
+    over users and seeds), ``seeds_p_tost, seeds_mde80`` (equivalence and smallest detectable lift
+    over both), and ``low, high``: the interval to report, the one with seeds if any;
     ``macro`` arm, metric, mean, ci_low, ci_high, n_users, n_seeds; ``lifts`` contrast, metric,
     user_id, lift, noise_band (NaN with one seed); ``slices`` contrast, slice, mean_lift, ci_low,
     ci_high, n_users of the primary metric; ``clusters`` contrast, cluster, n_users, mean_lift,
@@ -101,6 +111,7 @@ class Analysis:
     n_seeds: int
     split: str
     main_metrics: tuple[str, ...] = ()
+    thresholds: Thresholds = Thresholds()
 
     def row(self, contrast: str, metric: str | None = None) -> pd.Series[Any] | None:
         """The comparison of one contrast (on the primary metric unless named), None if absent."""
@@ -146,6 +157,7 @@ def analyze(
     contrasts: Sequence[Contrast] | None = None,
     primary: Collection[tuple[str, str]] | None = None,
     main_metrics: Sequence[str] = (),
+    thresholds: Thresholds | None = None,
 ) -> Analysis:
     """Every contrast on every metric, with families, adjustments, macro scores and lifts.
 
@@ -161,6 +173,7 @@ def analyze(
         primary: (contrast, metric) pairs of the primary family; the primary contrasts on the
             primary metric unless given.
         main_metrics: Those of the main tables, where they are not the known ones.
+        thresholds: Of the decision rules; the declared defaults unless given.
 
     Raises:
         RecordError: There are no scores at all, or two values for one arm, seed, user and metric.
@@ -197,7 +210,9 @@ def analyze(
     lifts = lifts_table(pairs, primary_metric=primary_metric)
     primary_pairs = [pair for pair in pairs if pair.metric == primary_metric]
     return Analysis(
-        comparisons=_with_seed_intervals(rows, pairs, seed=seed, resamples=resamples),
+        comparisons=_with_seeds(
+            rows, pairs, primary_metric=primary_metric, margin=margin, seed=seed, n=resamples
+        ),
         macro=macro_table(scores, metrics, seed=seed, resamples=resamples),
         lifts=lifts,
         slices=slices_table(
@@ -236,6 +251,7 @@ def analyze(
         ),
         split=split,
         main_metrics=tuple(main_metrics),
+        thresholds=thresholds or Thresholds(),
     )
 
 
@@ -271,8 +287,7 @@ def _finished(row: Comparison, pair: Paired, *, has_margin: bool) -> Comparison:
     if len(pair.users):
         note = row.note.replace(WITHIN_PAIRS, "").strip("; ")
         row = replace(row, cliffs_delta=cliffs_delta(*pair.sides), note=note)
-    if pair.band is not None:
-        row = _outside_band(row, pair.lifts, pair.band)
+        row = _counted(row, pair)
     if not has_margin:
         row = noted(replace(row, p_tost=NAN), "TOST: no margin declared for this metric")
     if pair.lost and not len(pair.users):
@@ -283,11 +298,15 @@ def _finished(row: Comparison, pair: Paired, *, has_margin: bool) -> Comparison:
     return row
 
 
-def _outside_band(row: Comparison, lifts: Floats, band: Floats) -> Comparison:
-    """Helped and hurt counted outside the noise band instead of by sign."""
+def _counted(row: Comparison, pair: Paired) -> Comparison:
+    """Helped and hurt as the tables show them: outside the noise band, by sign without one."""
+    lifts, band = pair.counted()
     helped, tied, hurt = helped_tied_hurt(lifts, noise_band=band)
     p_sign = float(sign_test(helped, hurt)[0])
     shares = [wilson_interval(count, len(lifts)) for count in (helped, hurt)]
+    gone = {NOBODY} if pair.band is None else {NOBODY, SIGNS}
+    remarks = [NOBODY] if len(lifts) and not helped[0] + hurt[0] else []
+    remarks += [part for part in row.note.split("; ") if part and part not in gone]
     marked = replace(
         row,
         helped=int(helped[0]),
@@ -298,7 +317,7 @@ def _outside_band(row: Comparison, lifts: Floats, band: Floats) -> Comparison:
         share_helped_high=float(shares[0][1][0]),
         share_hurt_low=float(shares[1][0][0]),
         share_hurt_high=float(shares[1][1][0]),
-        note=row.note.replace("helped and hurt are signs: no noise band", "").strip("; "),
+        note="; ".join(remarks),
     )
     numbers = {name: getattr(marked, name) for name in _FLAG_COLUMNS}
     return replace(marked, flag=disagreement(numbers))
@@ -316,24 +335,22 @@ _FLAG_COLUMNS = (
 )
 
 
-def _with_seed_intervals(
-    rows: Sequence[Comparison], pairs: Sequence[Paired], *, seed: int, resamples: int
+def _with_seeds(
+    rows: Sequence[Comparison],
+    pairs: Sequence[Paired],
+    *,
+    primary_metric: str,
+    margin: float,
+    seed: int,
+    n: int,
 ) -> pd.DataFrame:
-    """The rows as a table, with the interval over users and seeds where there are several."""
+    """The rows as a table, with what holds over users and seeds where there are several seeds."""
     table = comparisons_table(rows)
-    ends = []
-    for pair in pairs:
-        if pair.per_seed is None:
-            ends.append((1 if len(pair.users) else 0, NAN, NAN))
-            continue
-        found = seed_interval(
-            pair.per_seed,
-            nested=_seeds_nest(pair.contrast),
-            rng=np.random.default_rng(seed),
-            resamples=resamples,
-        )
-        ends.append((pair.per_seed.shape[1], found.low, found.high))
-    extra = pd.DataFrame(ends, columns=["n_seeds", "seeds_low", "seeds_high"], index=table.index)
+    found = [
+        _over_seeds(pair, margin=margin if pair.metric == primary_metric else NAN, seed=seed, n=n)
+        for pair in pairs
+    ]
+    extra = pd.DataFrame(found, columns=SEED_COLUMNS, index=table.index)
     reported = {
         end: extra[f"seeds_{end}"].where(extra[f"seeds_{end}"].notna(), table[f"ci_{end}"])
         for end in ("low", "high")
@@ -341,8 +358,23 @@ def _with_seed_intervals(
     return pd.concat([table, extra], axis=1).assign(**reported)
 
 
-def _seeds_nest(contrast: Contrast) -> bool:
-    """Whether a seed moves each user alone; a shared adapter on either side moves all at once."""
-    return is_per_user(contrast.arm) and (
-        is_per_user(contrast.reference) or contrast.reference in (BASELINE, FEW_SHOT)
-    )
+SEED_COLUMNS = ["n_seeds", "seeds_low", "seeds_high", "seeds_p_tost", "seeds_mde80"]
+
+
+def _over_seeds(
+    pair: Paired, *, margin: float, seed: int, n: int
+) -> tuple[int, float, float, float, float]:
+    """``SEED_COLUMNS`` of one pair; NaN with one seed."""
+    lifts = pair.per_seed
+    if lifts is None:
+        return 1 if len(pair.users) else 0, NAN, NAN, NAN, NAN
+    nested = seeds_nest(pair.contrast)
+    ends = seed_interval(lifts, nested=nested, rng=np.random.default_rng(seed), resamples=n)
+    means = lifts.mean(axis=1)
+    mde = float(minimal_detectable_effect(means)[0]) if nested else crossed_detectable(lifts)
+    p_tost = NAN
+    if math.isfinite(margin):
+        p_tost = (
+            float(tost(means, margin=margin)[0]) if nested else crossed_tost(lifts, margin=margin)
+        )
+    return lifts.shape[1], ends.low, ends.high, p_tost, mde

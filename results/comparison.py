@@ -13,6 +13,7 @@ from results.effect_sizes import ALPHA
 from results.resampling import Floats
 
 NAN = float("nan")
+NOBODY = "n/a: sign test: no user is helped or hurt"
 TESTS = ("p_t", "p_wilcoxon", "p_permutation", "p_sign")
 
 
@@ -90,7 +91,7 @@ def _why_not(lifts: Floats, counts: Mapping[str, int]) -> str:
     if not lifts.any():
         reasons.append("n/a: Wilcoxon: every difference is zero")
     if not counts["helped"] + counts["hurt"]:
-        reasons.append("n/a: sign test: no user is helped or hurt")
+        reasons.append(NOBODY)
     return "; ".join(reasons)
 
 

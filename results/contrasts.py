@@ -20,7 +20,7 @@ QUESTIONS: dict[Question, str] = {
     "personal_step": "per-user adapter against the one that all users share",
     "prompted": "adapter trained on the user's own exchanges against the same exchanges in the "
     "prompt",
-    "cluster_step": "cluster adapter against the coarser or finer one",
+    "cluster_step": "adapters by cluster against the other groupings",
     "gate": "own adapter where it gains on validation, else the shared one",
     "adapter": "LoRA against prefix",
 }
@@ -51,8 +51,17 @@ def is_swapped(arm: str) -> bool:
 
 
 def is_per_user(arm: str) -> bool:
-    """Whether each user of the arm has an adapter of their own (then seeds nest in users)."""
+    """Whether each user of the arm has an adapter of their own."""
     return arm.removesuffix(SWAPPED).removesuffix(GATED).endswith("_user")
+
+
+def seeds_nest(contrast: Contrast) -> bool:
+    """Whether a seed moves each user alone: own against swapped, which start from one adapter.
+
+    Everywhere else a seed also moves all users together: by an adapter that they share, or by the
+    shared one that the per-user adapters start from, which the other side has not.
+    """
+    return is_per_user(contrast.arm) and contrast.reference == contrast.arm + SWAPPED
 
 
 def is_gated(arm: str) -> bool:
@@ -112,7 +121,7 @@ def declared_contrasts(arms: Sequence[str]) -> list[Contrast]:
 
 
 def _steps(arm: str, arms: Sequence[str]) -> list[Contrast]:
-    """The arm against the next coarser grouping of the same adapter."""
+    """The arm against the coarser groupings of the same adapter, each pair once."""
     if is_gated(arm):
         plain = arm.removesuffix(GATED)
         references = [gate_fallback(plain), plain]
@@ -120,10 +129,12 @@ def _steps(arm: str, arms: Sequence[str]) -> list[Contrast]:
     if arm.endswith("_per_user"):
         stem = arm.removesuffix("_per_user")
         steps = [_contrast(arm, f"{stem}_all", "personal_step", primary=True)]
-        finer = f"{stem}_cluster_user"
-        return steps + ([_contrast(arm, finer, "cluster_step")] if finer in arms else [])
+        finer = [f"{stem}_cluster_user", f"{stem}_cluster"]
+        return steps + [_contrast(arm, one, "cluster_step") for one in finer if one in arms]
     if arm.endswith("_cluster_user"):
-        return [_contrast(arm, arm.removesuffix("_user"), "cluster_step")]
+        steps = [_contrast(arm, arm.removesuffix("_user"), "cluster_step")]
+        shared = f"{arm.removesuffix('_cluster_user')}_all"
+        return steps + ([_contrast(arm, shared, "cluster_step")] if shared in arms else [])
     if arm.endswith("_cluster"):
         return [_contrast(arm, arm.removesuffix("_cluster") + "_all", "cluster_step")]
     return []

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from results.analysis import Analysis
-from results.contrasts import Contrast, is_all_persona, is_swapped
-from results.wording import arm_title, contrast_title, interval, interval_or_note, number, share
+from results.analysis import Analysis, Thresholds
+from results.contrasts import GATED, Contrast, gate_fallback, is_all_persona, is_gated, is_swapped
+from results.wording import (
+    ALPHA,
+    Row,
+    arm_title,
+    contrast_title,
+    interval,
+    interval_or_note,
+    number,
+    share,
+)
 
 NEED = "needs two users or more with scores in both arms"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """Declared before results; the no-harm margin comes with the analysis."""
-
-    stable_share_hurt: float = 0.10
-    high_variance_share: float = 0.10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,38 +40,34 @@ class Decision:
         return "n/a" if self.fired is None else "fired" if self.fired else "did not fire"
 
 
-def decide(
-    analysis: Analysis,
-    *,
-    thresholds: Thresholds | None = None,
-    persona: Mapping[str, float] | None = None,
-) -> list[Decision]:
+def decide(analysis: Analysis, *, persona: Mapping[str, float] | None = None) -> list[Decision]:
     """Apply every rule to every arm that it concerns.
 
     Args:
-        analysis: The study's numbers.
-        thresholds: Declared shares; the defaults otherwise.
+        analysis: The study's numbers, with the thresholds that were declared.
         persona: Adapted minus base accuracy of persona prediction, ``difference, low, high``;
             None where the stage was not run.
     """
-    limits = thresholds or Thresholds()
+    limits = analysis.thresholds
     found: list[Decision] = []
     for contrast in analysis.contrasts:
         row = analysis.row(contrast.name)
         if row is None:
             continue
-        numbers = {name: float(row[name]) for name in _NUMBERS} | {"n_users": int(row["n_users"])}
+        numbers = _numbers_of(row)
         if contrast.question == "personal":
             found.append(_personal(contrast, numbers))
         elif contrast.question == "adapted" and is_all_persona(contrast.arm):
             found.append(_all_persona(contrast, numbers, limits))
         elif contrast.question == "personal_step":
             found += [
-                _per_user(contrast, numbers, _swapped_low(analysis, contrast), limits),
+                _per_user(contrast, numbers, _swapped(analysis, contrast), limits),
                 _high_variance(contrast, numbers, limits),
             ]
         elif contrast.question == "adapter":
             found.append(_adapter(contrast, numbers))
+        elif contrast.question == "gate" and contrast.reference == _fallback(contrast.arm):
+            found.append(_gate(contrast, numbers, analysis))
         if contrast.question == "adapted" and not is_swapped(contrast.arm):
             found.append(_no_harm(contrast, numbers, analysis.margin))
     found += _worst_groups(analysis)
@@ -78,10 +75,10 @@ def decide(
 
 
 _NUMBERS = (
-    "n_users",
     "mean_lift",
     "low",
     "high",
+    "p_adjusted",
     "share_helped_low",
     "share_hurt_low",
     "share_hurt_high",
@@ -91,12 +88,41 @@ _RULES = (
     "all-persona for simplicity",
     "per-user adapters",
     "high variance: cluster first",
+    "no-harm gate",
     "no harm",
     "worst group",
     "LoRA or prefix",
     "persona prediction",
 )
 Numbers = dict[str, Any]
+
+
+def _numbers_of(row: Row) -> Numbers:
+    return {"n_users": int(row["n_users"]), **{name: float(row[name]) for name in _NUMBERS}}
+
+
+def _gain(numbers: Mapping[str, Any]) -> list[_Bound]:
+    """What shows a gain, as in every sentence: the interval above 0 and the adjusted test."""
+    p = numbers["p_adjusted"]
+    return [
+        _Bound("lower bound", numbers["low"], 0.0, holds=numbers["low"] > 0),
+        _Bound("adjusted p", p, ALPHA, holds=p < ALPHA, upper=True),
+    ]
+
+
+def _shown(bounds: Sequence[_Bound]) -> bool:
+    return all(bound.holds for bound in bounds)
+
+
+def _stable(numbers: Numbers, limits: Thresholds) -> _Bound:
+    """Few users are hurt: the upper bound of their share lies under the declared one."""
+    return _Bound(
+        "upper bound of the share hurt",
+        numbers["share_hurt_high"],
+        limits.stable_share_hurt,
+        holds=numbers["share_hurt_high"] < limits.stable_share_hurt,
+        upper=True,
+    )
 
 
 def _known(numbers: Numbers, *names: str) -> bool:
@@ -113,14 +139,17 @@ def _lift(numbers: Numbers) -> str:
 
 
 def _personal(contrast: Contrast, numbers: Numbers) -> Decision:
-    """Own minus swapped above 0: part of the gain is the user's own."""
+    """Own minus swapped is a gain: part of it is the user's own."""
     rule = "personal part"
     if not _known(numbers, "low"):
         return _unknown(rule, contrast)
-    fired = numbers["low"] > 0
+    bounds = _gain(numbers)
+    fired = _shown(bounds)
     said = (
         "part of the gain is personal: another user's adapter does not give it"
         if fired
+        else "the interval lies above 0, but the adjusted test does not confirm a personal part"
+        if numbers["low"] > 0
         else "no evidence that the gain is personal; it may be more training alone"
     )
     return Decision(
@@ -129,7 +158,7 @@ def _personal(contrast: Contrast, numbers: Numbers) -> Decision:
         fired=fired,
         verdict=f"Own − swapped {_lift(numbers)}: {said}.",
         numbers=numbers,
-        would_change=_any_or_all([_Bound("lower bound", numbers["low"], 0.0, holds=fired)]),
+        would_change=_any_or_all(bounds),
     )
 
 
@@ -138,8 +167,8 @@ def _all_persona(contrast: Contrast, numbers: Numbers, limits: Thresholds) -> De
     rule = "all-persona for simplicity"
     if not _known(numbers, "low", "share_hurt_high"):
         return _unknown(rule, contrast)
-    positive = numbers["low"] > 0
-    stable = numbers["share_hurt_high"] < limits.stable_share_hurt
+    bounds, few = _gain(numbers), _stable(numbers, limits)
+    positive, stable = _shown(bounds), few.holds
     said = {
         (True, True): "positive and stable: recommended for simplicity",
         (True, False): "positive on average, but a small share of hurt users is not shown",
@@ -155,60 +184,44 @@ def _all_persona(contrast: Contrast, numbers: Numbers, limits: Thresholds) -> De
             f"{share(numbers['share_hurt_high'])}: {said}."
         ),
         numbers=numbers,
-        would_change=_any_or_all(
-            [
-                _Bound("lower bound", numbers["low"], 0.0, holds=positive),
-                _Bound(
-                    "upper bound of the share hurt",
-                    numbers["share_hurt_high"],
-                    limits.stable_share_hurt,
-                    holds=stable,
-                    upper=True,
-                ),
-            ]
-        ),
+        would_change=_any_or_all([*bounds, few]),
     )
 
 
 def _per_user(
-    contrast: Contrast, numbers: Numbers, swapped_low: float, limits: Thresholds
+    contrast: Contrast, numbers: Numbers, swapped: Numbers | None, limits: Thresholds
 ) -> Decision:
     """Better than the shared adapter, personally so, and stable: recommend per-user adapters."""
     rule = "per-user adapters"
     if not _known(numbers, "low", "share_hurt_high"):
         return _unknown(rule, contrast)
-    personal = math.isfinite(swapped_low) and swapped_low > 0
-    stable = numbers["share_hurt_high"] < limits.stable_share_hurt
-    gains = numbers["low"] > 0
+    bounds, few = _gain(numbers), _stable(numbers, limits)
+    own = (
+        []
+        if swapped is None
+        else [replace(bound, what=f"{bound.what} of own − swapped") for bound in _gain(swapped)]
+    )
     lacks = [
         what
         for what, there in (
-            ("a gain over the shared adapter", gains),
-            ("a personal part (own − swapped above 0)", personal),
-            (f"a share hurt under {share(limits.stable_share_hurt)}", stable),
+            ("a gain over the shared adapter", _shown(bounds)),
+            ("a personal part (own − swapped above 0)", bool(own) and _shown(own)),
+            (f"a share hurt under {share(limits.stable_share_hurt)}", few.holds),
         )
         if not there
     ]
     said = "recommended for every user" if not lacks else f"not shown: {', '.join(lacks)}"
+    beside = {
+        f"own_minus_swapped_{name}": math.nan if swapped is None else swapped[name]
+        for name in ("low", "p_adjusted")
+    }
     return Decision(
         rule=rule,
         arm=contrast.arm,
         fired=not lacks,
         verdict=f"{contrast_title(contrast.name)} {_lift(numbers)}: {said}.",
-        numbers=numbers | {"own_minus_swapped_low": swapped_low},
-        would_change=_any_or_all(
-            [
-                _Bound("lower bound", numbers["low"], 0.0, holds=gains),
-                _Bound("lower bound of own − swapped", swapped_low, 0.0, holds=personal),
-                _Bound(
-                    "upper bound of the share hurt",
-                    numbers["share_hurt_high"],
-                    limits.stable_share_hurt,
-                    holds=stable,
-                    upper=True,
-                ),
-            ]
-        ),
+        numbers=numbers | beside,
+        would_change=_any_or_all([*bounds, *own, few]),
     )
 
 
@@ -331,9 +344,46 @@ def _persona(persona: Mapping[str, float] | None) -> Decision:
     )
 
 
-def _swapped_low(analysis: Analysis, contrast: Contrast) -> float:
+def _swapped(analysis: Analysis, contrast: Contrast) -> Numbers | None:
+    """Own minus swapped of the same arm; None where the control was not run."""
     row = analysis.row(f"{contrast.arm} - {contrast.arm}_swapped")
-    return math.nan if row is None else float(row["low"])
+    return None if row is None else _numbers_of(row)
+
+
+def _fallback(arm: str) -> str | None:
+    """The arm that a gated arm's users fall back to; None for arms without a gate."""
+    return gate_fallback(arm.removesuffix(GATED)) if is_gated(arm) else None
+
+
+def _gate(contrast: Contrast, numbers: Numbers, analysis: Analysis) -> Decision:
+    """Behind the gate a gain over the adapter fallen back to; the ungated arm stands beside it."""
+    rule = "no-harm gate"
+    if not _known(numbers, "low"):
+        return _unknown(rule, contrast)
+    plain = contrast.arm.removesuffix(GATED)
+    bounds = _gain(numbers)
+    told = [f"− {arm_title(contrast.reference)} {_lift(numbers)} ({_said(numbers)})"]
+    row = analysis.row(f"{contrast.arm} - {plain}")
+    if row is not None and math.isfinite(row["low"]):
+        own = _numbers_of(row)
+        told.append(f"− {arm_title(plain)} for everybody {_lift(own)} ({_said(own)})")
+        numbers = numbers | {f"gated_minus_own_{end}": own[end] for end in ("low", "high")}
+    return Decision(
+        rule=rule,
+        arm=plain,
+        fired=_shown(bounds),
+        verdict=f"{arm_title(contrast.arm)}, measured: {'; '.join(told)}.",
+        numbers=numbers,
+        would_change=_any_or_all(bounds),
+    )
+
+
+def _said(numbers: Numbers) -> str:
+    """The interval and the adjusted test in a few words."""
+    if numbers["low"] > 0 or numbers["high"] < 0:
+        gain = "gain" if numbers["low"] > 0 else "loss"
+        return f"evidence of a {gain}" if numbers["p_adjusted"] < ALPHA else f"{gain} not confirmed"
+    return "no evidence of a difference"
 
 
 @dataclass(frozen=True)
@@ -368,6 +418,7 @@ def recommendation(decisions: list[Decision]) -> list[str]:
     """The deployment advice that follows from the rules, strongest first; never empty."""
     fired = {rule: [d.arm for d in decisions if d.rule == rule and d.fired] for rule in _RULES}
     names = {rule: ", ".join(map(arm_title, arms)) for rule, arms in fired.items()}
+    gates = [d.verdict for d in decisions if d.rule == "no-harm gate" and d.fired is not None]
     advice = []
     if fired["per-user adapters"]:
         advice.append(
@@ -388,7 +439,7 @@ def recommendation(decisions: list[Decision]) -> list[str]:
     positive = [
         arm_title(d.arm)
         for d in decisions
-        if d.rule == "all-persona for simplicity" and not d.fired and d.numbers.get("low", 0) > 0
+        if d.rule == "all-persona for simplicity" and d.fired is False and _shown(_gain(d.numbers))
     ]
     if positive:
         advice.append(
@@ -408,7 +459,7 @@ def recommendation(decisions: list[Decision]) -> list[str]:
     if fired["personal part"] and not fired["per-user adapters"]:
         advice.append(
             f"A personal part is there ({names['personal part']}: own − swapped above 0), but "
-            "the conditions for giving it to every user are not all met; a no-harm gate on "
-            "validation is the next step."
+            "the conditions for giving it to every user are not all met"
+            + ("." if gates else "; a no-harm gate on validation is the next step.")
         )
-    return advice
+    return advice + [f"A no-harm gate on validation, {line}" for line in gates]

@@ -16,10 +16,10 @@ from results.resampling import (
     as_columns,
     bootstrap_ratios,
     bootstrap_spearman,
-    crossed_bootstrap,
     nested_bootstrap,
     percentile_interval,
 )
+from results.seed_spread import crossed_interval
 from results.user_scores import by_user, user_means
 
 NAN = float("nan")
@@ -190,8 +190,9 @@ def seed_interval(
 
     Args:
         lifts: One lift per user and seed.
-        nested: True for per-user arms (seeds within users), False for arms that all share.
-        rng: Source of the resamples.
+        nested: True where a seed moves each user alone (the bootstrap of users' means), False
+            where adapters are shared: then ``seed_spread.crossed_interval``.
+        rng: Source of the resamples of users.
         resamples: How many.
     """
     table = as_columns(lifts)
@@ -199,11 +200,14 @@ def seed_interval(
     value = float(table.mean()) if table.size else NAN
     if n_users < 2:
         return Estimate(value=value, n_users=n_users, note="n/a: interval of fewer than two users")
-    draw = nested_bootstrap if nested else crossed_bootstrap
-    low, high = percentile_interval(draw(table, rng=rng, resamples=resamples))
+    if nested or n_seeds < 2:
+        draws = nested_bootstrap(table, rng=rng, resamples=resamples)
+        low, high = (float(end[0]) for end in percentile_interval(draws))
+    else:
+        low, high = crossed_interval(table)
     few = f"{n_seeds} seed(s): too few to claim anything about training noise"
     note = few if n_seeds < 3 else ""
-    return Estimate(value=value, low=float(low[0]), high=float(high[0]), n_users=n_users, note=note)
+    return Estimate(value=value, low=low, high=high, n_users=n_users, note=note)
 
 
 def spearman(

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from results.contrasts import Contrast
+from results.files import DECIMALS
 from results.record import MetricInfo, RecordError
 from results.resampling import Floats
-from results.stats import noise_band, paired_lifts
+from results.stats import noise_band, paired_lifts, without_dust
 from results.updates import Traced
 
 
@@ -55,7 +56,10 @@ class CollectedTables(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """One contrast on one metric, before statistics; arrays ``[n]`` over ``users``."""
+    """One contrast on one metric, before statistics; arrays ``[n]`` over ``users``.
+
+    ``scale`` is the largest score of either side: what is far below it is float dust.
+    """
 
     contrast: Contrast
     metric: str
@@ -65,6 +69,20 @@ class Paired:
     sides: tuple[Floats, Floats]
     per_seed: Floats | None
     lost: tuple[tuple[str, str], ...]
+    scale: float
+
+    def counted(self) -> tuple[Floats, Floats]:
+        """Lifts and noise band (0 without one) as helped and hurt are counted: ``[n]`` each.
+
+        Both are rounded as the tables show them, to six decimals, and to six significant digits
+        of the scores where those are small: a lift that no table shows helps nobody, and one that
+        meets the edge of the band lies inside it.
+        """
+        small = np.floor(np.log10(self.scale)) if self.scale > 0 else 0.0
+        decimals = max(DECIMALS, int(np.clip(DECIMALS - 1 - small, 0, 250)))
+        band = np.zeros(len(self.users)) if self.band is None else self.band
+        lifts, band = (np.round(values, decimals) + 0.0 for values in (self.lifts, band))
+        return lifts, band
 
 
 def scored_split(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -109,16 +127,24 @@ def pair_up(
     lost = [(str(user), contrast.reference) for user in arm.index.difference(reference.index)]
     lost += [(str(user), contrast.arm) for user in reference.index.difference(arm.index)]
     left, right = arm.loc[users], reference.loc[users]
-    sides = (seed_means(left), seed_means(right))
+    means = (seed_means(left), seed_means(right))
+    scale = max((float(np.abs(side).max(initial=0.0)) for side in means), default=0.0)
+
+    def clean(values: Floats) -> Floats:
+        return without_dust(values, scale=scale)
+
+    sides = (clean(means[0]), clean(means[1]))
+    band, per_seed = _band(left), _per_seed(left, right, higher_is_better=higher_is_better)
     return Paired(
         contrast=contrast,
         metric=metric,
         users=users,
-        lifts=paired_lifts(*sides, higher_is_better=higher_is_better),
-        band=_band(left),
+        lifts=clean(paired_lifts(*sides, higher_is_better=higher_is_better)),
+        band=None if band is None else clean(band),
         sides=sides if higher_is_better else (-sides[0], -sides[1]),
-        per_seed=_per_seed(left, right, higher_is_better=higher_is_better),
+        per_seed=None if per_seed is None else clean(per_seed),
         lost=tuple(lost),
+        scale=scale,
     )
 
 

@@ -51,6 +51,7 @@ _SAID = {
     "lower": "evidence that users are told apart worse",
     "perhaps higher": "the interval lies above 0, but the adjusted test does not confirm it",
     "perhaps lower": "the interval lies below 0, but the adjusted test does not confirm it",
+    "test alone": "the adjusted test finds a difference, but the interval holds 0: not confirmed",
     "within margin": "no evidence of a difference",
     "no evidence": "no evidence of a difference",
     "n/a": "n/a, too few users with queries",

@@ -33,7 +33,17 @@ from results.document import (
 from results.facts import Facts
 from results.report_tables import title_of
 from results.stats import methods
-from results.wording import SKEWED, arm_title, bounds, caution, interval, number, plural, share
+from results.wording import (
+    SEEDED,
+    SKEWED,
+    arm_title,
+    bounds,
+    caution,
+    interval,
+    number,
+    plural,
+    share,
+)
 
 UNKNOWN = "not recorded"
 MAX_MISSING = 40
@@ -188,23 +198,48 @@ def _few_shot(analysis: Analysis, facts: Facts) -> tuple[str, ...]:
 
 
 def _statistics(analysis: Analysis) -> tuple[str, ...]:
-    made = methods()
+    made = methods(resamples=analysis.resamples)
+    limits = analysis.thresholds
     trust = caution(len(analysis.users), analysis.n_seeds)
     told = [
         "The unit is the user: one number per user and arm, then paired tests.",
         f"Declared before results: primary metric {title_of(analysis)}; primary contrasts: "
-        f"{PRIMARY_RULE}; no-harm margin {analysis.margin:g}.",
+        f"{PRIMARY_RULE}; no-harm margin {analysis.margin:g}; stable: share hurt under "
+        f"{share(limits.stable_share_hurt)}; high variance: shares helped and hurt both above "
+        f"{share(limits.high_variance_share)}.",
+        _families(analysis),
         *(f"{_METHODS.get(name, name)}: {text}." for name, text in made.items()),
-        "With several seeds the reported interval is over users and seeds: crossed where an "
-        "adapter is shared (a seed moves all users together), nested within users otherwise.",
-        f"Where intervals miss their nominal 95 %: {SKEWED}.",
-        f"This run: {analysis.resamples:,} resamples, seed {analysis.seed}.",
+        *(f"{text}." for text in _SEEDS),
+        f"Where intervals miss their nominal 95 %: {SKEWED}; {SEEDED}.",
+        f"Seed of all resamples and flips: {analysis.seed}.",
         "A contrast that is not significant is never called «no difference»; the smallest "
         "detectable lift stands beside it.",
     ]
     return (*told, f"With care: {trust}.") if trust else tuple(told)
 
 
+def _families(analysis: Analysis) -> str:
+    """How many tests each family of corrections holds, over how many metrics."""
+    asked = analysis.comparisons[analysis.comparisons["p_adjusted"].notna()]
+    told = [
+        f"{name} {plural(len(group), 'test')} on {plural(group['metric'].nunique(), 'metric')}"
+        for name, group in asked.groupby("family", sort=True)
+    ]
+    return f"Families of tests that p is adjusted in: {'; '.join(told) or 'none'}."
+
+
+_SEEDS = (
+    "With several seeds the reported interval is over users and seeds. Where adapters are shared a "
+    "seed moves all users together: Student's half-widths over users' means and over seeds' means "
+    "are added in squares (Howe 1974), and the equivalence test and the smallest detectable lift "
+    "(half-widths at 97.5 % and 80 %, added) are over both as well",
+    "So it is too for per-user arms against anything but their swapped control: they start from "
+    "a shared adapter, whose seed moves them together. Own − swapped starts from one adapter on "
+    "both sides; there seeds nest in users, whose means are resampled",
+    "With several seeds the paired tests are over users, seeds averaged: they hold for these "
+    "seeds. Evidence needs the interval over users and seeds and the adjusted test; where the test "
+    "alone finds a difference, that is said",
+)
 _METHODS = {
     "interval": "Intervals",
     "wilcoxon": "Wilcoxon test",
@@ -283,6 +318,12 @@ def limitations(analysis: Analysis) -> Section:
         items.append(
             "The few-shot prompt asks what this base model makes of examples in its prompt; small "
             "models often make little of them, larger ones more."
+        )
+    if any(arm.endswith("_cluster") for arm in analysis.arms):
+        items.append(
+            "Users of one cluster share an adapter, but intervals and tests take them as "
+            "independent: what one cluster's training happens to give all of its users is not in "
+            "them, and with few clusters it could not be estimated."
         )
     items += [f"{trust[0].upper()}{trust[1:]}."] if trust else []
     future = (

@@ -227,7 +227,8 @@ def _gate(analysis: Analysis) -> list[Block]:
         )
     text = (
         "A user's adapter is kept only where it beats the shared one on validation exchanges that "
-        "nothing else has used; the others fall back to the shared one. Who kept theirs is in "
+        "nothing else has used; the others fall back to the shared one: per-user arms to "
+        "everybody's adapter, cluster-then-user arms to their cluster's. Who kept theirs is in "
         "results/stats/gate.csv."
     )
     return [Heading(text="No-harm gate"), Text(text=text), Bullets(items=tuple(told))]

@@ -14,6 +14,7 @@ from results.wording import (
     arm_title,
     bounds,
     contrast_title,
+    detectable,
     interval,
     number,
     p_number,
@@ -61,7 +62,7 @@ def contrast_table(analysis: Analysis, contrasts: Sequence[Contrast], *, caption
                 Cell(p_number(p), p if math.isfinite(p) else math.inf),
                 value(float(row["dz"]), digits=2, signed=True),
                 Cell(f"{row['helped']} / {row['tied']} / {row['hurt']}", float(row["helped"])),
-                value(float(row["mde80"])),
+                value(detectable(row)),
                 Cell(words),
             ]
         )
@@ -78,6 +79,7 @@ _VERDICTS = {
     "lower": "evidence of a loss",
     "perhaps higher": "interval above 0, not confirmed by the adjusted test",
     "perhaps lower": "interval below 0, not confirmed by the adjusted test",
+    "test alone": "not confirmed: the adjusted test finds a difference, the interval holds 0",
     "within margin": "no evidence of a difference; mean within the margin",
     "no evidence": "no evidence of a difference",
 }

@@ -103,7 +103,8 @@ def crossed_bootstrap(
     For arms that all users share: one seed moves everybody together, so seeds are a second
     sampled factor (the pigeonhole bootstrap, Owen 2007, Annals of Applied Statistics 1).
     With S seeds it sees (S - 1)/S of the seeds' variance: too short an interval at three seeds
-    where seeds move more than users.
+    where seeds move more than users. That is why no report is made of it: see
+    ``seed_spread.crossed_interval``, which ``benchmarks.statistics`` compares it with.
     """
     table = as_columns(lifts)
     n_users, n_seeds = table.shape

@@ -44,6 +44,7 @@ from results.estimates import (
     spearman,
 )
 from results.paired_tests import (
+    SIGN_FLIP_EXACT_USERS,
     WILCOXON_ZERO_RULE,
     benjamini_hochberg,
     holm,
@@ -104,9 +105,11 @@ __all__ = [
     "shrink",
     "spearman",
     "wilson_interval",
+    "without_dust",
 ]
 
 PRIMARY, SECONDARY = "primary (Holm)", "secondary (Benjamini-Hochberg)"
+SIGNS = "helped and hurt are signs: no noise band"
 WITHIN_PAIRS = "Cliff's delta is within pairs"
 
 
@@ -125,15 +128,16 @@ def paired_lifts(arm: ArrayLike, baseline: ArrayLike, *, higher_is_better: bool)
     return scores - reference if higher_is_better else reference - scores
 
 
-def without_dust(lifts: ArrayLike) -> Floats:
-    """Lifts rounded to twelve significant digits of the largest one.
+def without_dust(lifts: ArrayLike, *, scale: float | None = None) -> Floats:
+    """Lifts rounded to twelve significant digits of ``scale``, the largest one unless given.
 
     Scores of six decimals differ by 0.1 and by 0.09999999999999998; such dust would break the
-    ties and zeros that rank and sign tests count.
+    ties and zeros that rank and sign tests count. Where all lifts may be dust (the mean of three
+    equal scores is not always that score), ``scale`` is the largest score that they are made of.
     """
     table = np.asarray(lifts, dtype=np.float64)
-    largest = float(np.abs(table).max(initial=0.0))
-    if largest == 0:
+    largest = float(np.abs(table).max(initial=0.0)) if scale is None else scale
+    if not largest > 0:
         return table + 0.0
     decimals = int(np.clip(12 - np.floor(np.log10(largest)), -250, 250))
     return np.asarray(np.round(table, decimals) + 0.0)
@@ -243,7 +247,7 @@ def compare_many(
     found = paired_statistics(
         clean, margin=margin, noise_band=noise_band, rng=rng, resamples=resamples
     )
-    signs = "" if noise_band is not None else "helped and hurt are signs: no noise band"
+    signs = SIGNS if noise_band is None else ""
     remark = "; ".join(filter(None, (signs, WITHIN_PAIRS)))
     return [
         comparison_from(
@@ -330,12 +334,13 @@ def adjust(
     ]
 
 
-def methods() -> dict[str, str]:
-    """How each number is made, for the report's methods section."""
+def methods(*, resamples: int = RESAMPLES) -> dict[str, str]:
+    """How each number is made with so many resamples, for the report's methods section."""
     return {
-        "interval": f"95 % percentile and BCa bootstrap, {RESAMPLES:,} resamples of users",
+        "interval": f"95 % percentile and BCa bootstrap, {resamples:,} resamples of users",
         "wilcoxon": f"signed-rank, zeros by the {WILCOXON_ZERO_RULE} rule, exact up to 50 users",
-        "permutation": f"sign-flip of the mean, exact up to 16 users, else {RESAMPLES:,} flips + 1",
+        "permutation": f"sign-flip of the mean, exact up to {SIGN_FLIP_EXACT_USERS} users, else "
+        f"{resamples:,} flips + 1",
         "sign": "exact two-sided binomial of helped against hurt users, ties left out",
         "cliffs_delta": "over all pairs of users; within pairs where the note says so",
         "tost": "two one-sided t tests against the margin",

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from results.analysis import Analysis
 from results.contrasts import BASELINE, is_all_persona
-from results.decisions import Decision, Thresholds, recommendation
+from results.decisions import Decision, recommendation
 from results.document import Block, Bullets, Section, Shown, Text, table
 from results.figure_style import Figure
 from results.report_results import findings, not_run
 from results.report_tables import contrast_table, hurt_line, macro_table, measure, title_of
-from results.wording import arm_title, caution, finding, number, share
+from results.wording import ALPHA, arm_title, caution, finding, number, share
 
 FIGURES = ("macro_bars", "lift_boxes", "metric_by_metric_shared")
 
@@ -65,11 +65,12 @@ def _metric_lines(analysis: Analysis, arms: Sequence[str]) -> tuple[str, ...]:
 
 def recommendations_sections(analysis: Analysis, decisions: Sequence[Decision]) -> list[Section]:
     """The advice, then every rule with the numbers that fired it and what would change it."""
-    limits = Thresholds()
+    limits = analysis.thresholds
     trust = caution(len(analysis.users), analysis.n_seeds)
     declared = (
         f"Primary metric: {title_of(analysis)}; margin for no harm: {analysis.margin:g}.",
-        "Positive: the lower bound of the mean lift lies above 0.",
+        "Positive: the lower bound of the mean lift lies above 0, and the adjusted test confirms "
+        f"it (p < {ALPHA:g}).",
         f"Stable: the upper bound of the share hurt lies under {share(limits.stable_share_hurt)}.",
         "High variance: the lower bounds of the helped and of the hurt share both lie above "
         f"{share(limits.high_variance_share)}.",
@@ -110,7 +111,11 @@ _NAMES = {
     "share_helped_low": "share helped, lower bound",
     "share_hurt_low": "share hurt, lower bound",
     "share_hurt_high": "share hurt, upper bound",
+    "p_adjusted": "adjusted p",
     "own_minus_swapped_low": "own − swapped, lower bound",
+    "own_minus_swapped_p_adjusted": "own − swapped, adjusted p",
+    "gated_minus_own_low": "gated − own, lower bound",
+    "gated_minus_own_high": "gated − own, upper bound",
 }
 
 

@@ -182,3 +182,16 @@ def test_the_words_of_the_reproduction_command_lead_to_the_same_settings() -> No
     words = run_words("per_persona", given)
     assert words[:3] == ["run", "--study", "per_persona"]
     assert resolve_settings(study, options=[w for w in words[3:] if w != "--set"]) == given
+
+
+def test_shares_of_the_decision_rules_are_settable_and_bounded() -> None:
+    from search_spaces.catalog import STUDIES
+
+    study = STUDIES["per_persona"]
+    usual = resolve_settings(study).statistics
+    assert (usual.stable_share_hurt, usual.high_variance_share) == (0.10, 0.10)
+    options = ["statistics.stable_share_hurt=0.2", "statistics.high_variance_share=0"]
+    own = resolve_settings(study, options=options).statistics
+    assert (own.stable_share_hurt, own.high_variance_share) == (0.2, 0.0)
+    with pytest.raises(SettingsError, match="stable_share_hurt"):
+        resolve_settings(study, options=["statistics.stable_share_hurt=1.5"])

@@ -7,11 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from results.analysis import analyze
-from results.contrasts import declared_contrasts
+from results.contrasts import Contrast, declared_contrasts
+from results.effect_sizes import helped_tied_hurt
+from results.files import DECIMALS
 from results.item_tables import item_lifts, sample_examples
+from results.pairing import pair_up, wide_scores
 from results.record import RecordError
 from tests.results_study import LIFTS, fake_collected
 
@@ -49,8 +54,14 @@ def test_cluster_arms_are_compared_with_the_coarser_and_the_finer_grouping():
     assert {
         "lora_cluster - lora_all",
         "lora_cluster_user - lora_cluster",
+        "lora_cluster_user - lora_all",
         "lora_per_user - lora_cluster_user",
+        "lora_per_user - lora_cluster",
     } <= names
+    sides = [frozenset(name.split(" - ")) for name in names]
+    assert len(sides) == len(set(sides))
+    declared = {contrast.name: contrast.primary for contrast in declared_contrasts(arms)}
+    assert not any(primary for name, primary in declared.items() if "cluster" in name)
 
 
 def test_the_few_shot_prompt_is_asked_about_where_it_is_there_and_never_primary():
@@ -135,6 +146,60 @@ def test_one_seed_counts_signs_and_three_count_outside_the_noise_band():
     assert row["helped"] == (lifts["lift"] > lifts["noise_band"]).sum()
     assert row["hurt"] == (lifts["lift"] < -lifts["noise_band"]).sum()
     assert "signs" not in row["note"]
+
+
+def test_users_equal_to_the_baseline_in_every_seed_are_tied():
+    collected = fake_collected(users=60, seeds=(0, 1, 2), noise=0.0)
+    table = collected.table.copy()
+    # A mean of three equal scores is often not that score.
+    scores = dict(zip(sorted(set(table["user_id"])), np.linspace(0.1, 0.7, 60), strict=True))
+    own = table["arm"].isin(["baseline", "lora_all"])
+    table.loc[own, "value"] = table.loc[own, "user_id"].map(scores)
+    assert any(np.mean([value] * 3) != value for value in scores.values())
+    first = table["seed"].eq(0) | table["arm"].ne("baseline")
+    found = analyze(replace(collected, table=table[first]), seed=0, margin=0.01, resamples=200)
+    row = found.row("lora_all - baseline")
+    assert (row["helped"], row["tied"], row["hurt"]) == (0, 60, 0)
+    assert np.isnan(row["p_sign"])
+    assert np.isnan(row["p_wilcoxon"])
+    assert "no user is helped or hurt" in row["note"]
+    assert row["flag"] == ""
+
+
+SCORES = st.lists(
+    st.tuples(*[st.integers(0, 12).map(lambda count: count / 12)] * 4), min_size=2, max_size=25
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(scores=SCORES, scale=st.sampled_from([1.0, 0.3, 7.0]))
+def test_counts_are_those_of_the_written_lifts(scores, scale):
+    names = [f"u{number}" for number in range(len(scores))]
+    rows = [
+        (arm, seed, name, "m", scale * value)
+        for name, (base, *own) in zip(names, scores, strict=True)
+        for arm, seed, value in [
+            ("baseline", 0, base),
+            *(("a_all", k, v) for k, v in enumerate(own)),
+        ]
+    ]
+    table = pd.DataFrame(rows, columns=["arm", "seed", "user_id", "metric", "value"])
+    contrast = Contrast(arm="a_all", reference="baseline", question="adapted")
+    pair = pair_up(wide_scores(table), contrast, "m", higher_is_better=True)
+    helped, tied, hurt = (
+        int(n[0]) for n in helped_tied_hurt(*pair.counted()[:1], noise_band=pair.counted()[1])
+    )
+    lifts, band = (
+        np.array([float(f"{value:.{DECIMALS}f}") for value in values])
+        for values in (pair.lifts, pair.band)
+    )
+    assert (helped, hurt) == ((lifts > band).sum(), (lifts < -band).sum())
+    # In twelfths everything is exact: that is what must be counted.
+    exact = [(round(12 * sum(own)) - 36 * base, round(12 * (max(own) - min(own))) * 3)
+             for base, *own in scores]  # fmt: skip
+    assert helped == sum(round(lift) > edge for lift, edge in exact)
+    assert hurt == sum(round(lift) < -edge for lift, edge in exact)
+    assert helped + tied + hurt == len(scores)
 
 
 def test_a_seed_that_moves_all_users_widens_the_reported_interval():

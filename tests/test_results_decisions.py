@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from results.analysis import analyze
+from results.analysis import Thresholds, analyze
 from results.decisions import decide, recommendation
+from results.summary import recommendations_sections
 from results.wording import arm_title, caution, contrast_title, finding, interval, number, verdict
-from tests.results_study import fake_collected
+from tests.results_study import LIFTS, fake_collected
 
 NAN = float("nan")
 ROW = {
@@ -25,6 +26,7 @@ ROW = {
     "flag": "",
     "note": "",
 }
+WITHIN = {"low": -0.005, "high": 0.005, "p_tost": 0.01, "p_adjusted": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,70 @@ def test_persona_prediction(analysis, low, high, word):
     assert decide(analysis)[-1].fired is None
 
 
+@pytest.mark.parametrize(("p", "fired"), [(0.049, True), (0.05, False), (NAN, False)])
+def test_rules_and_sentences_share_what_a_gain_is(analysis, p, fired):
+    """What a sentence calls not confirmed, no rule recommends."""
+    changed = analysis
+    for arm, reference in (
+        ("lora_per_user", "lora_per_user_swapped"),
+        ("lora_per_user", "lora_all"),
+        ("lora_all", "baseline"),
+    ):
+        changed = with_numbers(
+            changed, f"{arm} - {reference}", low=0.01, high=0.03, p_adjusted=p, share_hurt_high=0.01
+        )
+    decisions = decide(changed)
+    for rule, arm, reference in (
+        ("personal part", "lora_per_user", "lora_per_user_swapped"),
+        ("per-user adapters", "lora_per_user", "lora_all"),
+        ("all-persona for simplicity", "lora_all", "baseline"),
+    ):
+        found = one(decisions, rule, arm)
+        assert found.fired is fired
+        assert (verdict(changed.row(f"{arm} - {reference}")) == "higher") is fired
+        assert fired or "adjusted p" in found.would_change
+    lora = [d for d in decisions if d.arm in ("lora_all", "lora_per_user")]
+    told = " ".join(recommendation(lora))
+    assert ("Per-user LoRA" in told) is fired
+    assert ("All-persona LoRA" in told) is fired
+
+
+def test_thresholds_are_settable_and_printed(analysis):
+    wide = replace(analysis, thresholds=Thresholds(stable_share_hurt=0.3, high_variance_share=0.2))
+    changed = with_numbers(wide, "lora_all - baseline", low=0.01, share_hurt_high=0.2)
+    changed = with_numbers(
+        changed, "lora_per_user - lora_all", share_helped_low=0.15, share_hurt_low=0.15
+    )
+    decisions = decide(changed)
+    assert one(decisions, "all-persona for simplicity", "lora_all").fired is True
+    assert one(decisions, "high variance: cluster first", "lora_per_user").fired is False
+    told = str(recommendations_sections(changed, decisions))
+    assert "share hurt lies under 30 %" in told
+    assert "lie above 20 %" in told
+    usual = replace(changed, thresholds=Thresholds())
+    assert one(decide(usual), "all-persona for simplicity", "lora_all").fired is False
+    assert one(decide(usual), "high variance: cluster first", "lora_per_user").fired is True
+
+
+def test_a_gate_that_was_measured_is_cited_with_its_numbers():
+    arms = {**LIFTS, "lora_per_user_gated": 0.14}
+    gated = analyze(fake_collected(users=12, arms=arms), seed=0, margin=0.01, resamples=200)
+    shared = "lora_per_user_gated - lora_all"
+    changed = with_numbers(gated, shared, mean_lift=0.02, low=0.01, high=0.03, p_adjusted=0.01)
+    changed = with_numbers(
+        changed, "lora_per_user_gated - lora_per_user", mean_lift=-0.01, low=-0.02, high=0.01
+    )
+    changed = with_numbers(changed, "lora_per_user - lora_all", share_hurt_high=0.5)
+    decisions = [d for d in decide(changed) if d.arm == "lora_per_user"]
+    assert one(decisions, "no-harm gate", "lora_per_user").fired is True
+    told = " ".join(recommendation(decisions))
+    assert "− All-persona LoRA +0.020 [+0.010, +0.030] (evidence of a gain)" in told
+    assert "− Per-user LoRA for everybody −0.010 [−0.020, +0.010] (no evidence" in told
+    assert "next step" not in told
+    ungated = [d for d in decisions if d.rule != "no-harm gate"]
+    assert "is the next step" in " ".join(recommendation(ungated))
+
+
 def test_there_is_always_advice(analysis):
     (weak,) = recommendation([one for one in decide(analysis) if one.rule == "no harm"][:1])
     assert "keep the baseline" in weak
@@ -113,8 +179,19 @@ def test_there_is_always_advice(analysis):
         ({}, "higher", "evidence of a gain"),
         ({"p_adjusted": 0.2}, "perhaps higher", "does not confirm"),
         ({"low": -0.03, "high": -0.01}, "lower", "evidence of a loss"),
-        ({"low": -0.01}, "no evidence", "smallest detectable lift was 0.012"),
-        ({"low": -0.005, "high": 0.005, "p_tost": 0.01}, "within margin", "TOST p = 0.010"),
+        ({"low": -0.01, "p_adjusted": 0.2}, "no evidence", "smallest detectable lift was 0.012"),
+        (WITHIN, "within margin", "TOST p = 0.010"),
+        ({"low": -0.01}, "test alone", "the adjusted test finds a difference, but the interval"),
+        (
+            {"low": -0.01, "n_seeds": 3, "seeds_mde80": 0.2},
+            "test alone",
+            "for these seeds, but the interval over users and seeds holds 0: not confirmed; mean "
+            "lift +0.020 ROUGE-L, 95 % interval [−0.010, +0.030] (n = 100, adjusted p = 0.001); "
+            "the smallest detectable lift was 0.200 (80 % power, over users and seeds)",
+        ),
+        (WITHIN | {"n_seeds": 3, "seeds_p_tost": 0.3}, "no evidence", "no evidence"),
+        (WITHIN | {"n_seeds": 3, "seeds_p_tost": 0.04}, "within margin", "TOST p = 0.040"),
+        (WITHIN | {"n_seeds": 3}, "no evidence", "smallest detectable lift was n/a"),
         ({"low": NAN, "note": "n/a: one user; x"}, "n/a", "n/a, one user"),
         ({"flag": "tests disagree: effect by p_t; none found by p_sign"}, "higher", "sign test"),
     ],

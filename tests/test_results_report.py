@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 
 from orchestrator.checks import validate_workspace
-from results.analysis import analyze
+from results.analysis import Thresholds, analyze
 from results.decisions import decide
 from results.document import Section, Text, markdown_cell, markdown_fence
 from results.figures import draw_figures
 from results.record import MetricInfo
 from results.repetition import Repetition
 from results.report import write_report
+from results.report_frame import methods_section
 from results.report_tables import reliability_table, slice_table
 from tests.browser import opened
 from tests.results_study import fake_collected
@@ -211,6 +212,23 @@ def test_short_documents_and_statistics_are_written(study):
     assert set(needed.split()) <= set(table.columns)
     for name in ("macro", "lifts", "missing"):
         assert (results / "stats" / f"{name}.csv").is_file()
+
+
+def test_methods_tell_the_runs_own_resamples_thresholds_and_families(tmp_path):
+    collected = fake_collected(users=4)
+    limits = Thresholds(stable_share_hurt=0.2, high_variance_share=0.15)
+    found = analyze(collected, seed=7, margin=0.01, resamples=123, thresholds=limits)
+    told = str(methods_section(found, {}))
+    assert "bootstrap, 123 resamples of users" in told
+    assert "else 123 flips + 1" in told
+    assert "10,000" not in told
+    assert "Seed of all resamples and flips: 7." in told
+    assert "stable: share hurt under 20 %" in told
+    assert "helped and hurt both above 15 %" in told
+    sizes = found.comparisons.groupby("family")["p_adjusted"].count()
+    first, rest = sizes["primary (Holm)"], sizes["secondary (Benjamini-Hochberg)"]
+    assert f"primary (Holm) {first} tests on 1 metric;" in told
+    assert f"secondary (Benjamini-Hochberg) {rest} tests on 4 metrics." in told
 
 
 def test_checkpoints_pass_fail_and_not_run_by_their_numbers(tmp_path):
