@@ -24,6 +24,7 @@ from data.schema import DataError
 from orchestrator.cluster import check_shared_storage, ray_session
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.placement import Machine, this_machine
+from orchestrator.split_check import check_splits
 from orchestrator.workspace import Workspace
 from results.ledger import Ledger
 from results.object_store import ConflictError, ObjectStore, StoreError
@@ -43,19 +44,25 @@ class Check:
 
 
 def validate_workspace(root: Path) -> list[Check]:
-    """Data by the sizes in their manifest, records and their files by SHA-256; then the stages."""
-    return [_data(root), *_records(root), *_stages(root)]
+    """Data by the sizes in their manifest, splits by their rules, records and their files by
+    SHA-256; then the stages."""
+    return [*_data(root), *_records(root), *_stages(root)]
 
 
-def _data(root: Path) -> Check:
+def _data(root: Path) -> list[Check]:
+    """The manifest, then the stored splits by their own rules."""
     try:
         prepared = load_prepared(root)
     except DataError as error:
-        return Check("data", "failed", str(error))
+        return [Check("data", "failed", str(error))]
     if prepared is None:
-        return Check("data", "failed", "nothing is prepared here, or a file is missing or cut")
+        return [Check("data", "failed", "nothing is prepared here, or a file is missing or cut")]
     users = f"{len(prepared.users)} users, {len(prepared.cold_start_users)} of them cold start"
-    return Check("data", "ok", f"{prepared.source}: {users}, {prepared.data_sha256[:12]}")
+    valid, told = check_splits(prepared)
+    return [
+        Check("data", "ok", f"{prepared.source}: {users}, {prepared.data_sha256[:12]}"),
+        Check("splits", "ok" if valid else "failed", told),
+    ]
 
 
 def _records(root: Path) -> list[Check]:

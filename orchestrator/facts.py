@@ -19,6 +19,7 @@ from orchestrator.layers import resolve_settings
 from orchestrator.left_out import held_out, left_out, own_adapters, time_order
 from orchestrator.plan import Plan
 from orchestrator.settings import Settings
+from orchestrator.split_check import check_splits
 from results.record import Record
 from results.reproducibility import ReproducibilityFacts
 from search_spaces.catalog import STUDIES
@@ -46,9 +47,10 @@ def report_facts(
     """The report's facts (``results.facts.Facts``), from the plan and its records."""
     data = settings.data
     shares = (data.train_share, data.val_share, data.test_share)
+    splits_valid, splits_detail = check_splits(prepared)
     facts: dict[str, Any] = {
         "study": plan.study,
-        "command": f"python -m orchestrator run --study {plan.study}",
+        "command": shlex.join(["python", "-m", "orchestrator", *run_words(plan.study, settings)]),
         "report_command": f"python -m orchestrator report --study {plan.study}",
         "dataset": ":".join(filter(None, (prepared.source, prepared.location))),
         "model": settings.model.name,
@@ -62,8 +64,8 @@ def report_facts(
         ),
         "time_order": time_order(prepared),
         "left_out": [own_adapters(prepared), *left_out(prepared)],
-        "splits_valid": True,
-        "splits_detail": "train, online, val and test checked to be disjoint at preparation",
+        "splits_valid": splits_valid,
+        "splits_detail": splits_detail,
         "prompt": settings.prompt.system,
         "decoding": settings.decoding.model_dump(mode="json"),
         "configs": _configs(plan),
