@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def append_registry(collected: Collected, path: Path, *, commit: str) -> Path:
     Args:
         collected: the records and their scores.
         path: the registry; made if it is not there.
-        commit: of the program.
+        commit: for cells whose record does not say by which commit it was made.
 
     Raises:
         RecordError: the file has other columns.
@@ -64,7 +65,11 @@ def _known_keys(text: str, path: Path) -> set[tuple[str, ...]]:
 
 
 def registry_rows(collected: Collected, *, commit: str) -> list[dict[str, Any]]:
-    """One row per arm × split × seed that has scores; controls have rows of their own."""
+    """One row per arm × split × seed that has scores; controls have rows of their own.
+
+    ``commit`` is that of the code which ran the cells, not of the program that writes the row;
+    several are told by a space.
+    """
     table = collected.table
     whole = table[table["slice"] == "all"]
     records = _by_arm(collected)
@@ -78,7 +83,7 @@ def registry_rows(collected: Collected, *, commit: str) -> list[dict[str, Any]]:
         cells = "+".join(sorted(record.cell_id for record in behind))
         spec = behind[0].spec
         rows.append({
-            "arm": arm, "split": split, "seed": seed, "commit": commit,
+            "arm": arm, "split": split, "seed": seed, "commit": _commits(behind, commit),
             "date": max(record.finished_utc for record in behind)[:10],
             **{
                 f"macro_{metric}": _decimals(macro.get((*key, metric)))
@@ -89,6 +94,10 @@ def registry_rows(collected: Collected, *, commit: str) -> list[dict[str, Any]]:
             "cells_sha256": hashlib.sha256(cells.encode()).hexdigest()[:16],
         })  # fmt: skip
     return rows
+
+
+def _commits(behind: Sequence[Record], otherwise: str) -> str:
+    return " ".join(sorted({one.environment.get("commit", otherwise) for one in behind}))
 
 
 def _by_arm(collected: Collected) -> dict[tuple[str, str, int], list[Record]]:

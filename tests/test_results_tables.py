@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from results.collector import Collected, collect
 from results.files import CRASH_CODE, CRASH_VARIABLE
 from results.ledger import Ledger
 from results.record import RecordError
+from results.registry import append_registry
 from results.tables import TableFacts, write_tables
 from tests.results_fixtures import commit, fake_ledger, items_of, slot, spec_of
 
@@ -96,6 +98,21 @@ def test_the_registry_only_grows(tmp_path: Path) -> None:
     write_tables(collect(*fake_ledger(tmp_path, seeds=2)), tmp_path, facts=FACTS)
     assert registry.read_text().startswith(first)
     assert len(registry.read_text().splitlines()) == len(first.splitlines()) + 6
+
+
+def test_the_registry_names_the_commits_that_ran_the_cells(tmp_path: Path) -> None:
+    found = collect(*fake_ledger(tmp_path))
+    ran = {"lora_all": ["one"], "prefix_all": ["two", "one"]}
+    records = {}
+    for name, record in found.records.items():
+        commits = ran.get(record.arm, [])
+        own = {"commit": commits[len(records) % len(commits)]} if commits else {}
+        records[name] = record.model_copy(update={"environment": own})
+    path = append_registry(replace(found, records=records), tmp_path / "r.csv", commit="later")
+    told = pd.read_csv(path).set_index("arm")["commit"].to_dict()
+    assert told["lora_all"] == "one"
+    assert told["prefix_all"] == "one two"
+    assert told["baseline"] == "later"
 
 
 def test_a_registry_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
