@@ -222,11 +222,12 @@ def _contrasts(rows: Sequence[dict[str, Any]]) -> Table:
 def _counted(rows: Sequence[dict[str, Any]]) -> str:
     """How many adapted methods separate users better, worse, or show no evidence."""
     said = [verdict(row) for row in rows]
-    better, worse = said.count("higher"), said.count("lower")
+    better, worse, unknown = (said.count(name) for name in ("higher", "lower", "n/a"))
+    rest = len(rows) - better - worse - unknown
     return (
         f"Of {plural(len(rows), 'adapted method')}, with evidence: {better} better and {worse} "
-        f"worse than the base at telling users apart; {len(rows) - better - worse} without "
-        "evidence of a difference."
+        f"worse than the base at telling users apart; {rest} without evidence of a difference"
+        + (f"; {unknown} n/a (too few users with messages)." if unknown else ".")
     )
 
 
@@ -245,7 +246,10 @@ def _reading() -> str:
         "user's adapter; these adapters were trained on the replies that a user got, not on the "
         "user's own words. Centered takes away what all messages share: the mean of the training "
         "messages' states, or each adapter's mean likelihood over training messages of everybody, "
-        "so that one sharp adapter does not win every message."
+        "so that one sharp adapter does not win every message. With several seeds a user's "
+        "accuracy is the mean over them, and intervals and tests are over users alone: for "
+        "adapters that all users share they hold for these seeds, without a claim about training "
+        "noise."
     )
 
 

@@ -178,8 +178,9 @@ def _caption(found: pd.DataFrame, name: str, *, command: str) -> str:
         f"{_title(name)}. Mean lift over the arm's default against the {_axis(name)}; above 0 is "
         "better; the default is hollow. "
         f"n = {plural(int(rows['n_users'].max()), 'user')}, {told}, test items. Interval: 95 % "
-        "bootstrap over users and seeds (nested where variant and default start from the same "
-        f"adapter, crossed otherwise), each value by itself. Redraw: {command}"
+        "over users and seeds (bootstrap of users' means where variant and default start from the "
+        "same adapter or with one seed, Student's over users and over seeds otherwise), each value "
+        f"by itself. Redraw: {command}"
     )
 
 
@@ -235,12 +236,20 @@ def _finding(arm: str, rows: pd.DataFrame, info: MetricInfo) -> str:
     if not known:
         return f"{name}: n/a, no variant has an interval."
     sides = {
-        "better than the default": [row for row in known if row["ci_low"] > 0],
-        "worse than the default": [row for row in known if row["ci_high"] < 0],
+        "interval above 0": [row for row in known if row["ci_low"] > 0],
+        "interval below 0": [row for row in known if row["ci_high"] < 0],
         "no evidence of a difference": [r for r in known if r["ci_low"] <= 0 <= r["ci_high"]],
     }
     parts = [f"{said}: {', '.join(map(_lift, rows))}" for said, rows in sides.items() if rows]
-    return f"{name}: {'; '.join(parts)}."
+    return f"{name} ({_trust(known)}): {'; '.join(parts)}."
+
+
+def _trust(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What intervals of so many seeds and values can carry."""
+    seeds = max(len(str(row["seeds"]).split()) for row in rows)
+    noise = ", no claim about training noise" if seeds < 3 else ""
+    looks = f", {len(rows)} values looked at without correction" if len(rows) > 1 else ""
+    return f"{plural(seeds, 'seed')}{noise}{looks}"
 
 
 def _lift(row: Mapping[str, Any]) -> str:

@@ -195,7 +195,9 @@ def test_a_table_a_figure_and_words_of_each_ablation(tmp_path: Path) -> None:
     kinds = [block.kind for block in found.section.blocks]
     assert kinds == ["text", "heading", "bullets", "table", "figure", "heading", "bullets"]
     (told,) = [block for block in found.section.blocks[2:3] if block.kind == "bullets"]
-    assert "better than the default: 4 (+0.4" in told.items[1]
+    assert "interval above 0: 4 (+0.4" in told.items[1]
+    assert "** (1 seed, no claim about training noise): " in told.items[0]
+    assert not any(word in item for item in told.items for word in ("better", "worse"))
     assert "user_5 (skipped: 3 exchanges)" in str(found.section.blocks[-1])
     assert found.told({"sections": {"other": None}})["sections"].keys() == {"other", "ablations"}
 

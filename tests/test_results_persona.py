@@ -35,6 +35,7 @@ from results.persona_ranking import (
     permutation_null,
 )
 from results.persona_report import (
+    _counted,
     declared_change,
     finish_persona,
     persona_facts,
@@ -396,6 +397,17 @@ def test_the_report_says_what_the_numbers_say(study) -> None:
     assert first.startswith(f"**Sentence encoder**: accuracy {row['value']:.3f} [")
     assert second.startswith("Of ")
     assert second in told
+
+
+def test_contrasts_that_cannot_be_had_are_counted_apart() -> None:
+    row = {"p_adjusted": 0.001, "p_tost": np.nan, "low": 0.1, "high": 0.2}
+    rows = [row, row | {"low": -0.2, "high": -0.1}, row | {"low": -0.1, "p_adjusted": 0.5}]
+    without = [row | {"low": np.nan, "high": np.nan}] * 4
+    assert _counted([*rows, *without]) == (
+        "Of 7 adapted methods, with evidence: 1 better and 1 worse than the base at telling users "
+        "apart; 1 without evidence of a difference; 4 n/a (too few users with messages)."
+    )
+    assert _counted(rows).endswith("1 without evidence of a difference.")
 
 
 def test_what_is_not_there_is_said(study) -> None:
