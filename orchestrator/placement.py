@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
+from math import floor, isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -48,7 +48,8 @@ class Placement:
 
     ``gpus_per_global_trial``: what a trial that trains one adapter for many users takes; the same
     as any other where there are no GPUs. ``trial_bytes`` is the estimated need of one, 0 if none
-    could be made.
+    could be made. ``processes`` train a shared adapter together: as many as were asked for, however
+    many GPUs a trial takes for other reasons.
     """
 
     cpus_per_trial: float
@@ -56,6 +57,7 @@ class Placement:
     actors: int
     gpus_per_global_trial: float = 0.0
     trial_bytes: int = 0
+    processes: int = 1
 
     def resources(self) -> dict[str, float]:
         """Of a trial, as Ray counts them."""
@@ -67,6 +69,11 @@ class Placement:
         if self.gpus_per_global_trial and any(is_global(spec) for spec in specs):
             return {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_global_trial}
         return self.resources()
+
+    def processes_for(self, specs: Sequence[CellSpec]) -> int:
+        """That run these cells together: more than one for the training of a shared adapter."""
+        trained = any(is_global(spec) and spec.purpose == "train" for spec in specs)
+        return self.processes if trained else 1
 
 
 def is_global(spec: CellSpec) -> bool:
@@ -132,6 +139,8 @@ def place(
     Raises:
         InputError: no node can hold a single trial; says what is asked for and what there is.
     """
+    if gpu_fraction is not None:
+        _check_fraction(gpu_fraction)
     fitting = [node for node in nodes if node.cpus >= threads]
     if not fitting:
         raise InputError(
@@ -157,17 +166,21 @@ def place(
         if wanted > most:
             raise InputError(f"{whose} asks for {wanted:g} GPUs, but {_largest(with_gpus)}")
     whole = max(float(gpus_per_global_trial), fraction)
-    return Placement(float(threads), fraction, actors, whole, trial_bytes)
+    return Placement(float(threads), fraction, actors, whole, trial_bytes, gpus_per_global_trial)
+
+
+def _check_fraction(asked: float) -> None:
+    """Refuse what is no share of a GPU and no number of GPUs."""
+    if not isfinite(asked) or asked <= 0 or (asked > 1 and asked != int(asked)):
+        raise InputError(
+            f"a trial cannot take {asked:g} GPUs: give a share above 0 and at most 1, or a whole "
+            "number"
+        )
 
 
 def _fraction(nodes: Sequence[Machine], *, asked: float | None, trial_bytes: int) -> float:
     """GPUs for each trial: as asked for, or the share that its memory needs."""
     if asked is not None:
-        if asked <= 0 or (asked > 1 and asked != int(asked)):
-            raise InputError(
-                f"a trial cannot take {asked:g} GPUs: give a share above 0 and at most 1, or a "
-                "whole number"
-            )
         return asked
     known = [node.gpu_bytes for node in nodes if node.gpu_bytes]
     if not known or not trial_bytes:

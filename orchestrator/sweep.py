@@ -60,7 +60,7 @@ class Observer(Protocol):
         """More cells are to run; those named in ``finished`` are done."""
 
     def started(self, cell: PlannedCell) -> None:
-        """A cell was given to a trial; a second time if its first one was broken off."""
+        """A cell's trial has started; a second time if its first one was broken off."""
 
     def finished(self, cell: PlannedCell, report: CellReport) -> None:
         """A cell is kept."""
@@ -130,17 +130,22 @@ class StudySearch(Searcher):
             return None
         self.handed[trial_id] = {cell.cell_id: cell for cell in cells}
         self.attempts[trial_id] = 1 + max(self.broken_off.get(c.cell_id, 0) for c in cells)
-        for cell in cells:
-            for observer in self.observers:
-                observer.started(cell)
+        specs = [cell.spec for cell in cells]
         return trial_config(
             [(cell.cell_id, cell.spec) for cell in cells],
             places=self.options.places,
             attempt=self.attempt,
             worker=self.options.worker,
-            resources=self.options.placement.resources_for([cell.spec for cell in cells]),
+            resources=self.options.placement.resources_for(specs),
+            processes=self.options.placement.processes_for(specs),
             checkpoint_seconds=self.options.checkpoint_seconds,
         )
+
+    def begin(self, trial_id: str) -> None:
+        """A trial has its actor; Tune takes one more trial than can run, which waits until then."""
+        for cell in self.handed.get(trial_id, {}).values():
+            for observer in self.observers:
+                observer.started(cell)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Absorb one cell's result; the same result twice (a retried trial) counts once."""
@@ -261,6 +266,7 @@ class _Watch(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.live.add(trial.trial_id)
+        self.search.begin(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.live.discard(trial.trial_id)

@@ -35,8 +35,12 @@ def trial_config(
     worker: str,
     resources: dict[str, float],
     checkpoint_seconds: float,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """What a trial is told, in plain JSON values.
+
+    ``processes`` is said and not taken from ``resources``: data parallelism moves float32 results,
+    and a share of the GPUs that is given for memory alone must not.
 
     Specs travel as one text: Tune walks through nested configs and gives words like
     ``grid_search`` a meaning.
@@ -48,6 +52,7 @@ def trial_config(
         "worker": worker,
         "resources": resources,
         "checkpoint_seconds": checkpoint_seconds,
+        "processes": processes,
     }
 
 
@@ -142,10 +147,10 @@ class PersonalizationTrial(Trainable):
             # Ray counts shares of a GPU and enforces none.
             limit_gpu_memory(float(config["resources"].get("GPU", 0)))
             self._worker = getattr(import_module(module), name)(self._places)
-            if isinstance(self._worker, CellWorker):
-                # Actors are kept for trials of the same resources alone.
-                self._worker.checkpoint_seconds = float(config["checkpoint_seconds"])
-                self._worker.processes = max(1, int(config["resources"].get("GPU", 0)))
+        if isinstance(self._worker, CellWorker):
+            # An actor is kept for trials of the same resources, which may differ in these.
+            self._worker.checkpoint_seconds = float(config["checkpoint_seconds"])
+            self._worker.processes = int(config["processes"])
         return self._worker
 
 

@@ -163,7 +163,8 @@ class CellWorker:
 
     def environment(self) -> dict[str, str]:
         """Versions and class of hardware; no host names, no paths."""
-        return dict(self._environment)
+        together = {"processes": str(self.processes)} if self.processes > 1 else {}
+        return self._environment | together
 
     @cached_property
     def _environment(self) -> dict[str, str]:
@@ -171,8 +172,6 @@ class CellWorker:
         found["device"] = "cpu"
         if "torch" in sys.modules and (torch := sys.modules["torch"]).cuda.is_available():
             found["device"] = torch.cuda.get_device_name()
-        if self.processes > 1:
-            found["processes"] = str(self.processes)
         return found | {name: _version(name) for name in ("torch", "transformers", "ray")}
 
     def _run(self, spec: CellSpec, staging: Path, *, smaller_passes: bool) -> float:

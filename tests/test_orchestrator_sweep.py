@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -44,6 +46,7 @@ class Book:
 
     ledger: Path
     started_cells: list[str] = field(default_factory=list)
+    most_running: int = 0
     planned_cells: list[list[str]] = field(default_factory=list)
     finished_cells: list[str] = field(default_factory=list)
     failed_cells: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -68,6 +71,8 @@ class Book:
 
     def started(self, cell: PlannedCell) -> None:
         self.started_cells.append(cell.cell_id)
+        running = len(self.started_cells) - len(self.finished_cells)
+        self.most_running = max(self.most_running, running)
 
     def finished(self, cell: PlannedCell, report: CellReport) -> None:
         self.finished_cells.append(cell.cell_id)
@@ -149,6 +154,23 @@ def test_a_cell_that_raises_blocks_its_children_alone(tiny_ray: None, tmp_path: 
     assert set(book.started_cells) == {"bad", "good", "nan"}
     assert set(book.blocked_cells) == {"child", "grandchild"}
     assert queue.exhausted
+
+
+def test_no_more_cells_are_said_to_run_than_can(tiny_ray: None, tmp_path: Path) -> None:
+    def go_on() -> None:
+        give_up = time.monotonic() + 60
+        while len(list(tmp_path.glob("began-*"))) < 2 and time.monotonic() < give_up:
+            time.sleep(0.05)
+        # Tune takes a third trial now, which waits for the resources of the two that run.
+        time.sleep(1.0)
+        (tmp_path / "go").touch()
+
+    helper = Thread(target=go_on)
+    helper.start()
+    book, _ = sweep(tmp_path, [cell(f"c{n}", arm="brief") for n in range(5)])
+    helper.join()
+    assert len(book.started_cells) == len(book.finished_cells) == 5
+    assert book.most_running == 2
 
 
 def test_a_killed_worker_is_replaced_and_the_attempts_are_counted(
