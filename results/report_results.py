@@ -24,6 +24,7 @@ from results.report_tables import (
     slice_table,
     title_of,
 )
+from results.report_updates import updates_blocks
 from results.wording import (
     arm_title,
     caution,
@@ -262,8 +263,15 @@ def _stability(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]
     return [
         *blocks,
         Bullets(items=tuple(told)),
-        *shown(figures, "shift_norms", "drift_vs_gain", "training_curves"),
+        *shown(figures, "shift_norms", "drift_vs_gain"),
+        *_updates(analysis, figures),
+        *shown(figures, "training_curves"),
     ]
+
+
+def _updates(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]:
+    blocks = updates_blocks(analysis, figures)
+    return blocks or [not_run("Validation gain by number of updates", "per_persona")]
 
 
 def persona_section(analysis: Analysis, facts: Facts) -> Section:
