@@ -69,7 +69,7 @@ def report_facts(
         "prompt": settings.prompt.system,
         "decoding": settings.decoding.model_dump(mode="json"),
         "configs": _configs(plan),
-        "environment": _environment(records) | {"commit": source_commit()},
+        "environment": _environment(records) | {"commit of this report": source_commit()},
         "seconds": _seconds(plan, records),
         "stages": ["prepare", *(_STAGES.get(stage, stage) for stage in plan.stages)],
         "finished_utc": max((record.finished_utc for record in records.values()), default=""),

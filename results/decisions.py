@@ -362,17 +362,17 @@ def _gate(contrast: Contrast, numbers: Numbers, analysis: Analysis) -> Decision:
         return _unknown(rule, contrast)
     plain = contrast.arm.removesuffix(GATED)
     bounds = _gain(numbers)
-    told = [f"− {arm_title(contrast.reference)} {_lift(numbers)} ({_said(numbers)})"]
+    told = [f"{contrast_title(contrast.name)} {_lift(numbers)}: {_said(numbers)}"]
     row = analysis.row(f"{contrast.arm} - {plain}")
     if row is not None and math.isfinite(row["low"]):
         own = _numbers_of(row)
-        told.append(f"− {arm_title(plain)} for everybody {_lift(own)} ({_said(own)})")
+        told.append(f"against the same arm without the gate {_lift(own)}: {_said(own)}")
         numbers = numbers | {f"gated_minus_own_{end}": own[end] for end in ("low", "high")}
     return Decision(
         rule=rule,
         arm=plain,
         fired=_shown(bounds),
-        verdict=f"{arm_title(contrast.arm)}, measured: {'; '.join(told)}.",
+        verdict=f"{'; '.join(told)}.",
         numbers=numbers,
         would_change=_any_or_all(bounds),
     )
@@ -462,4 +462,4 @@ def recommendation(decisions: list[Decision]) -> list[str]:
             "the conditions for giving it to every user are not all met"
             + ("." if gates else "; a no-harm gate on validation is the next step.")
         )
-    return advice + [f"A no-harm gate on validation, {line}" for line in gates]
+    return advice + [f"No-harm gate on validation, measured: {line}" for line in gates]

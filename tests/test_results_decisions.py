@@ -157,8 +157,8 @@ def test_a_gate_that_was_measured_is_cited_with_its_numbers():
     decisions = [d for d in decide(changed) if d.arm == "lora_per_user"]
     assert one(decisions, "no-harm gate", "lora_per_user").fired is True
     told = " ".join(recommendation(decisions))
-    assert "− All-persona LoRA +0.020 [+0.010, +0.030] (evidence of a gain)" in told
-    assert "− Per-user LoRA for everybody −0.010 [−0.020, +0.010] (no evidence" in told
+    assert "behind the gate − all-persona LoRA +0.020 [+0.010, +0.030]: evidence of a gain" in told
+    assert "without the gate −0.010 [−0.020, +0.010]: no evidence of a difference" in told
     assert "next step" not in told
     ungated = [d for d in decisions if d.rule != "no-harm gate"]
     assert "is the next step" in " ".join(recommendation(ungated))
