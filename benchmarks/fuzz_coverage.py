@@ -1,9 +1,10 @@
 """Fuzzing that is led by coverage: bytes that reach new branches of a reader are mutated further.
 
-``python -m benchmarks.fuzz_coverage --reader settings --inputs 100000`` (``pip install 'persona-sweep[fuzz]'``)
-gives bytes to one of the readers of ``benchmarks.fuzz`` that read a single file, starting from
-valid ones. It ends at the first input that raises anything but the reader's declared error or takes
-longer than ``LIMIT_SECONDS``, with the input in ``crash-…``; exit code 0 where there is none.
+``python -m benchmarks.fuzz_coverage --reader settings --inputs 100000``, with the extra
+``[fuzz]``, gives bytes to one of the readers of ``benchmarks.fuzz`` that read a single file,
+starting from valid ones. It ends at the first input that raises anything but the reader's
+declared error or takes longer than ``LIMIT_SECONDS``, with the input in ``crash-…``; exit code 0
+where there is none.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ ROWS: dict[int, Row] = {
             "test_orchestrator_crashes": [
                 "test_killed_at_every_point_in_turn_it_ends_as_if_never",
             ],
+            "test_orchestrator_stored": ["test_killed_on_one_machine_it_goes_on_on_another"],
             "test_results_ledger": ["test_a_driver_killed_while_committing_leaves_all_or_nothing"],
             "test_orchestrator_only_failed": [
                 "test_a_failed_user_is_repeated_to_the_undisturbed_tables",
@@ -58,6 +59,11 @@ ROWS: dict[int, Row] = {
         "record or adapter truncated",
         "bytes taken off, temporary files left over",
         {
+            "test_results_stored_ledger": [
+                "test_what_is_broken_in_the_bucket_is_put_away_and_made_again",
+                "test_what_no_record_names_goes_away_with_the_next_driver",
+            ],
+            "test_orchestrator_stored": ["test_what_is_being_sent_does_not_seem_whole"],
             "test_results_ledger": [
                 "test_a_damaged_cell_is_put_away_and_counts_as_not_done",
                 "test_problems_are_listed_and_nothing_is_moved",
@@ -101,6 +107,11 @@ ROWS: dict[int, Row] = {
         "sent once and twice, to a program and to a study",
         {
             "test_orchestrator_signals": ["test_a_signal_ends_the_program_with_130"],
+            "test_orchestrator_drain": [
+                "test_an_interrupt_ends_a_running_sweep_at_once",
+                "test_after_a_notice_what_runs_is_kept_and_nothing_else",
+                "test_a_notice_is_waited_for_no_longer_than_it_is_given",
+            ],
             "test_orchestrator_study": ["test_a_terminated_run_saves_what_it_has_and_goes_on"],
         },
     ),
@@ -170,6 +181,7 @@ ROWS: dict[int, Row] = {
             "test_cluster_nodes": [
                 "test_a_folder_that_a_node_does_not_share_is_refused_before_the_start",
             ],
+            "test_orchestrator_stored": ["test_nodes_that_share_nothing_but_the_bucket"],
         },
     ),
     13: Row(
@@ -181,6 +193,11 @@ ROWS: dict[int, Row] = {
                 "test_a_killed_drivers_lock_is_free_at_once",
                 "test_another_hosts_lock_is_free_when_its_heart_stands_still",
                 "test_of_many_at_once_one_gets_it",
+            ],
+            "test_results_stored_ledger": [
+                "test_a_second_driver_is_refused_and_the_next_one_is_not",
+                "test_a_dead_drivers_lock_is_taken_over_and_it_knows",
+                "test_of_two_drivers_that_record_a_cell_one_is_stopped",
             ],
             "test_orchestrator_keeper": [
                 "test_a_driver_that_lost_its_workspace_writes_no_record_and_no_note",
