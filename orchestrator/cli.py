@@ -364,6 +364,9 @@ def plan(
     samples: Samples = None,
     config: ConfigFile = None,
     sets: Sets = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of the Ray that is to run it: auto, HOST:PORT.")
+    ] = None,
     gpu_fraction: GpuFraction = None,
     gpus_per_global_trial: GpusPerGlobalTrial = 1,
     per_gpu_hour: PerGpuHour = None,
@@ -371,14 +374,16 @@ def plan(
     probe: Probe = True,
     as_json: AsJson = False,
 ) -> int:
-    """Show what a run would do here, how long it takes and what it costs; writes nothing.
+    """Show what a run would do, how long it takes and what it costs; writes nothing.
 
-    Example: python -m orchestrator plan --study per_persona --users 100 --price-per-gpu-hour 3
+    With --address the cluster is asked what it has, and measured for some seconds.
+
+    Example: python -m orchestrator plan --study per_persona --users 100 --price-per-hour 0.5
     """
     request = _request(
         study, workspace, data=data, model=model, users=users, strict=strict,
         skip_bad_rows=skip_bad_rows, seeds=seeds, search=search, samples=samples, config=config,
-        sets=sets, gpu_fraction=gpu_fraction,
+        sets=sets, gpu_fraction=gpu_fraction, address=address,
         gpus_per_global_trial=gpus_per_global_trial,
     )  # fmt: skip
     return _show_plan(
@@ -397,29 +402,23 @@ def _show_plan(
     from orchestrator.estimate import Prices
     from orchestrator.outlook import look_ahead
     from orchestrator.stored_workspace import refresh
-    from orchestrator.sweep_view import duration
+    from orchestrator.sweep_view import duration, plan_table
 
+    prices = Prices(per_gpu_hour, per_hour)
     refresh(request.workspace)
-    outlook = look_ahead(request, prices=Prices(per_gpu_hour, per_hour), probe=probe)
+    outlook = look_ahead(request, prices=prices, probe=probe)
     if as_json:
-        out.print_json(json.dumps(outlook.as_json()))
+        out.print_json(json.dumps(outlook.as_json(), allow_nan=False))
         return ExitCode.DONE
-    table = Table(title=f"Plan of study {request.study.name}", title_justify="left")
-    for name in ("stage", "arm"):
-        table.add_column(name)
-    for name in ("cells", "done", "to do", "seconds"):
-        table.add_column(name, justify="right")
-    for row in outlook.rows:
-        todo = row.cells - row.done
-        seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
-        table.add_row(row.stage, row.arm, str(row.cells), str(row.done), str(todo), seconds)
-    out.print(table)
+    title = f"Plan of study {request.study.name}"
+    out.print(plan_table(outlook.rows, title=title))
+    lines = list(outlook.notes)
     if outlook.estimate is not None:
         text = f"about {duration(outlook.estimate.total_seconds)}"
-        text += "" if outlook.cost is None else f", cost {outlook.cost:.2f}"
-        out.print(text, markup=False, highlight=False)
-    for line in outlook.notes:
-        out.print(line, markup=False, highlight=False)
+        lines.insert(0, text + ("" if outlook.cost is None else f", cost {outlook.cost:.2f}"))
+    for line in lines:
+        # A terminal gets whole words; where it is piped to, a line stays one.
+        out.print(line, markup=False, highlight=False, soft_wrap=not out.is_terminal)
     return ExitCode.DONE
 
 

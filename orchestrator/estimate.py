@@ -7,14 +7,16 @@ how many of them a cell has, and when the last of many cells ends.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import zip_longest
 from typing import Literal
 
 from data.schema import ItemId, Session, UserData, items_of, online_examples
 from orchestrator.cell_queue import CellQueue
+from orchestrator.exit_codes import InputError
 from orchestrator.plan import PlannedCell
 from tasks.cell import CellSpec
 from tasks.cold_start import first_exchanges
@@ -189,6 +191,8 @@ class Estimate:
     stages: Mapping[str, float]
     sweep_seconds: float
     total_seconds: float
+    cells: Mapping[str, int] = field(default_factory=dict)
+    """Stage → how many cells its seconds are of."""
 
 
 def estimate(
@@ -205,7 +209,8 @@ def estimate(
     for cell in cells:
         stages[cell.stage] = stages.get(cell.stage, 0.0) + seconds[cell.cell_id]
     sweep = schedule_seconds(cells, finished=finished, seconds=seconds, actors=actors)
-    return Estimate(stages, sweep, sweep + START_SECONDS + REPORT_SECONDS if sweep else 0.0)
+    total = sweep + START_SECONDS + REPORT_SECONDS if sweep else 0.0
+    return Estimate(stages, sweep, total, dict(Counter(cell.stage for cell in cells)))
 
 
 def schedule_seconds(
@@ -228,17 +233,43 @@ def schedule_seconds(
         queue.finish(done)
 
 
+MOST_PRICE = 1e9
+
+
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What an hour costs, in the payer's currency; None where nothing was said."""
+    """What an hour costs, in the payer's currency; None where nothing was said.
+
+    Raises:
+        InputError: a price that is none.
+    """
 
     per_gpu_hour: float | None = None
     per_hour: float | None = None
     """Of one node."""
 
+    def __post_init__(self) -> None:
+        for option, price in (
+            ("--price-per-gpu-hour", self.per_gpu_hour),
+            ("--price-per-hour", self.per_hour),
+        ):
+            # Written so that NaN, of which no comparison holds, is refused.
+            if price is not None and not 0 <= price <= MOST_PRICE:
+                raise InputError(f"{option} {price:g}: a number from 0 to {MOST_PRICE:g} is wanted")
+
     def cost(self, seconds: float, *, gpus: int, nodes: int) -> float | None:
-        """Of so many seconds on all GPUs and nodes; None without any price."""
-        if self.per_gpu_hour is None and self.per_hour is None:
-            return None
-        each_hour = (self.per_gpu_hour or 0.0) * gpus + (self.per_hour or 0.0) * nodes
-        return each_hour * seconds / 3600
+        """Of so many seconds on all GPUs and nodes.
+
+        None without any price, and where the only one is of GPUs and there are none: that would
+        tell that the time costs nothing.
+        """
+        each = [(self.per_gpu_hour, gpus), (self.per_hour, nodes)]
+        known = [price * count for price, count in each if price is not None and count]
+        return sum(known) * seconds / 3600 if known else None
+
+    def notes(self, *, gpus: int, where: str) -> list[str]:
+        """What a person must know about these prices where there are so many GPUs."""
+        if gpus or self.per_gpu_hour is None:
+            return []
+        told = f"no GPU {where}: 0 GPU hours, so a price per GPU hour adds nothing"
+        return [told + ("; --price-per-hour prices the machine" if self.per_hour is None else "")]

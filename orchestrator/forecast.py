@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.manifest import Prepared
 from data.writing import write_json
-from orchestrator.estimate import Estimate, UserSizes, cell_seconds, estimate
+from orchestrator.estimate import (
+    Estimate,
+    Speeds,
+    UserSizes,
+    cell_seconds,
+    estimate,
+    kind_of,
+)
 from orchestrator.model_facts import model_shape
 from orchestrator.placement import Placement
-from orchestrator.plan import Plan
+from orchestrator.plan import Plan, PlannedCell
 
 if TYPE_CHECKING:
+    from data.schema import UserData
+    from orchestrator.probe import Measured
     from orchestrator.study import Request
+    from tasks.cell import CellSpec
 
 FORECASTS = Path("results/forecasts.json")
 WORTH_WORK = 2000.0
@@ -25,12 +36,25 @@ BUSY_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """What a probe found: sizes of users and speeds of steps, and what is to be said of it."""
+
+    sizes: UserSizes
+    speeds: Speeds
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
-    """An estimate with the seconds of every cell, or the reason why there is none."""
+    """An estimate with the seconds of every cell, or the reason why there is none.
+
+    ``probed`` serves further forecasts of the same run.
+    """
 
     estimate: Estimate | None
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    probed: Probed | None = None
 
 
 def forecast_plan(
@@ -40,32 +64,101 @@ def forecast_plan(
     *,
     done: Collection[str],
     prepared: Prepared | None,
+    probed: Probed | None = None,
 ) -> Forecast:
-    """Measure this machine for some seconds and schedule the plan's missing cells on it."""
-    from orchestrator.probe import MOST_USERS, can_probe, measure, sample_users
+    """Measure for some seconds where trials run, and schedule the plan's missing cells there.
 
-    settings = request.settings
-    if request.address is not None:
-        return Forecast(None, {}, ("no estimate of time: trials run on a cluster, not here",))
-    shape = model_shape(settings.model, settings.prompt, workspace=request.workspace.root)
-    if not can_probe(shape, device=request.machine.device):
-        why = "no estimate of time: the base is too large to be measured here in some seconds"
-        return Forecast(None, {}, (why,))
-    users = sample_users(settings.data, prepared=prepared, most=MOST_USERS)
-    if not users:
-        return Forecast(None, {}, ("no estimate of time: no user of these data can be read",))
-    found = measure([c for c in plan.cells if c.cell_id not in done], users=users)
-    sizes, speeds = UserSizes.of(users), found.speeds
+    ``probed``: from an earlier forecast of the same run; nothing is measured again.
+    """
+    found: Probed | str = probed or _probe(request, plan, placement, done=done, prepared=prepared)
+    if isinstance(found, str):
+        return Forecast(None, {}, (f"no estimate of time: {found}",))
+    sizes, speeds = found.sizes, found.speeds
     whole = estimate(plan.cells, finished=done, sizes=sizes, speeds=speeds, actors=placement.actors)
     seconds = {c.cell_id: cell_seconds(c.spec, sizes=sizes, speeds=speeds) for c in plan.cells}
-    return Forecast(whole, seconds, _busy(found.cpu_share))
+    return Forecast(whole, seconds, found.notes, found)
 
 
-def _busy(cpu_share: float) -> tuple[str, ...]:
+def _probe(
+    request: Request,
+    plan: Plan,
+    placement: Placement,
+    *,
+    done: Collection[str],
+    prepared: Prepared | None,
+) -> Probed | str:
+    """What was measured, or why nothing was."""
+    from orchestrator.probe import (
+        MOST_USERS,
+        ProbeError,
+        can_probe,
+        measure,
+        miniatures,
+        sample_users,
+        shortened,
+    )
+
+    settings = request.settings
+    here = "here" if request.address is None else "on the cluster"
+    shape = model_shape(settings.model, settings.prompt, workspace=request.workspace.root)
+    if not can_probe(shape, device=request.machine.device):
+        return (
+            f"the base is too large to be measured {here} in some seconds; run a part first "
+            "(--users 20 in a workspace of its own) and multiply what its REPORT.md says was spent"
+        )
+    users = sample_users(settings.data, prepared=prepared, most=MOST_USERS)
+    if not users:
+        return "no user of these data can be read"
+    small = [shortened(user) for user in users]
+    cells = cells_to_measure(plan, done=done)
+    specs = list(miniatures(cells, users=[user.user_key for user in small]))
+    if not specs:
+        return "none of the cells to do is of a kind that is measured"
+    if request.address is None:
+        found = measure(specs, users=small)
+        return Probed(UserSizes.of(users), found.speeds, _busy(found.cpu_share, "this machine"))
+    try:
+        found = _measured_there(request, specs, small, placement)
+    except ProbeError as error:
+        return f"the probe on the cluster gave none ({error})"
+    notes = [*_busy(found.cpu_share, "the cluster's node")]
+    if len(request.nodes) > 1:
+        notes.append(f"measured on one of {len(request.nodes)} nodes, as if all were like it")
+    return Probed(UserSizes.of(users), found.speeds, tuple(notes))
+
+
+def _measured_there(
+    request: Request, specs: Sequence[CellSpec], users: Sequence[UserData], placement: Placement
+) -> Measured:
+    """The probe on a node of the cluster, which a run has joined already and a plan has not."""
+    import ray
+
+    from orchestrator.cluster import ray_session
+    from orchestrator.probe import measure_on_cluster
+
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            session = ray_session(request.machine, address=request.address, dashboard=False)
+            stack.enter_context(session)
+        return measure_on_cluster(specs, users=users, resources=placement.resources())
+
+
+def cells_to_measure(plan: Plan, *, done: Collection[str]) -> list[PlannedCell]:
+    """The cells that are not done, and of done ones those that show the speed of their adapters.
+
+    An adapter's speed is measured where it is trained, and just that may be done already.
+    """
+    missing = [cell for cell in plan.cells if cell.cell_id not in done]
+    kinds = {kind_of(cell.spec) for cell in missing}
+    like = [c for c in plan.cells if c.cell_id in done and kind_of(c.spec) in kinds]
+    return [*missing, *like]
+
+
+def _busy(cpu_share: float, what: str) -> tuple[str, ...]:
     if cpu_share >= BUSY_SHARE:
         return ()
     got = f"the probe got {cpu_share:.0%} of a CPU"
-    return (f"this machine is busy now ({got}); the estimate is for when it is not",)
+    return (f"{what} is busy now ({got}); the estimate is for when it is not",)
 
 
 def is_worth_it(plan: Plan, done: Collection[str]) -> bool:

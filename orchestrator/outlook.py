@@ -52,7 +52,10 @@ class Outlook:
     """Files of prepared users."""
     estimate: Estimate | None = None
     cost: float | None = None
-    """Of the whole run at the given prices; None without prices or without an estimate."""
+    """Of the whole run at the given prices; None without prices (or with one of GPUs alone, where
+    there are none), or without an estimate."""
+    searched: tuple[PlannedCell, ...] = ()
+    """Stand-ins for the search's cells: their ids are no cell's."""
 
     def as_json(self) -> dict[str, Any]:
         """For ``plan --json``."""
@@ -67,7 +70,9 @@ class Outlook:
                 {"cell_id": cell.cell_id, "arm": cell.arm, "stage": cell.stage}
                 | {"purpose": cell.spec.purpose, "seed": cell.spec.seed, "split": cell.spec.split}
                 | {"users": len(cell.spec.users), "depends_on": list(cell.depends_on)}
-                for cell in self.plan.cells
+                | {"stand_in": stand_in}
+                for cells, stand_in in ((self.searched, True), (self.plan.cells, False))
+                for cell in cells
             ],
             "notes": list(self.notes),
         }
@@ -85,23 +90,29 @@ def look_ahead(request: Request, *, prices: Prices | None = None, probe: bool = 
     prepared = None if request.fresh else load_prepared(request.workspace.root)
     facts, notes = _facts(request, prepared)
     ledger = Ledger(request.workspace.root)
-    search, choices = _search(request, facts, ledger)
+    search, choices = searched_cells(request, facts, ledger)
     searched = {cell.cell_id for cells in search.values() for cell in cells.finished}
     study = with_choices(request.study, choices)
     plan = make_plan(request.settings, study=study, facts=facts)
     done = set(ledger.finished(cell.cell_id for cell in plan.cells))
-    wanted = placement.resources()
-    notes.append(f"up to {placement.actors} trials at a time, each with {wanted}")
+    notes.append(told_placement(placement))
     if search and not choices:
         notes.append(
             "the search's cells are the most that it can need; what it chooses, and so which of "
             "the other cells are done, is known at its end"
         )
     forecast = None
-    whole = replace(plan, cells=(*plan.cells, *(c for own in search.values() for c in own.cells)))
+    stand_ins = tuple(cell for own in search.values() for cell in own.cells)
+    whole = replace(plan, cells=(*plan.cells, *stand_ins))
     if probe and len(done | searched) < len(whole.cells):
         forecast = forecast_plan(request, whole, placement, done=done | searched, prepared=prepared)
         notes += forecast.notes
+    prices, nodes = prices or Prices(), request.nodes or (request.machine,)
+    gpus = sum(node.gpus for node in nodes)
+    notes += prices.notes(gpus=gpus, where="here" if request.address is None else "in the cluster")
+    cost = None
+    if forecast is not None and forecast.estimate is not None:
+        cost = prices.cost(forecast.estimate.total_seconds, gpus=gpus, nodes=len(nodes))
     return Outlook(
         plan,
         placement,
@@ -109,20 +120,21 @@ def look_ahead(request: Request, *, prices: Prices | None = None, probe: bool = 
         tuple(notes),
         shards=ceil((len(facts.users) + len(facts.cold_start_users)) / USERS_PER_SHARD),
         estimate=forecast.estimate if forecast else None,
-        cost=_cost(request, forecast, prices or Prices()),
+        cost=cost,
+        searched=stand_ins,
     )
 
 
-def _cost(request: Request, forecast: Forecast | None, prices: Prices) -> float | None:
-    if forecast is None or forecast.estimate is None:
-        return None
-    nodes = request.nodes or (request.machine,)
-    gpus = sum(node.gpus for node in nodes)
-    return prices.cost(forecast.estimate.total_seconds, gpus=gpus, nodes=len(nodes))
+def told_placement(placement: Placement) -> str:
+    """«up to 8 trials at a time, each with 1 CPU and 0.25 GPU»."""
+    each = " and ".join(f"{amount:g} {name}" for name, amount in placement.resources().items())
+    if placement.actors == 1:
+        return f"1 trial at a time, with {each}"
+    return f"up to {placement.actors} trials at a time, each with {each}"
 
 
 @dataclass(frozen=True, slots=True)
-class _ArmSearch:
+class ArmSearch:
     """Stand-ins for the cells of an arm's search, as many as it may need, and how many are done."""
 
     cells: list[PlannedCell]
@@ -134,9 +146,9 @@ class _ArmSearch:
         return self.cells[: self.done]
 
 
-def _search(
+def searched_cells(
     request: Request, facts: Facts, ledger: Ledger
-) -> tuple[dict[str, _ArmSearch], Choices]:
+) -> tuple[dict[str, ArmSearch], Choices]:
     """The searched arms, and what was chosen for them where their search is done."""
     settings, study = request.settings, request.study
     if settings.search.method == "none":
@@ -148,8 +160,8 @@ def _search(
     most = most_cells(settings, study=study, facts=facts)
     done = {arm: min(search.done(arm), len(cells)) for arm, cells in most.items()}
     if search.result is None:
-        return {arm: _ArmSearch(cells, done[arm]) for arm, cells in most.items()}, {}
-    over = {arm: _ArmSearch(cells[: done[arm]], done[arm]) for arm, cells in most.items()}
+        return {arm: ArmSearch(cells, done[arm]) for arm, cells in most.items()}, {}
+    over = {arm: ArmSearch(cells[: done[arm]], done[arm]) for arm, cells in most.items()}
     return over, search.result.choices
 
 

@@ -1,14 +1,14 @@
-"""A short measurement on this machine: what a step of each kind takes with the real base.
+"""A short measurement where the trials will run: what a step of each kind takes with the real base.
 
-Miniatures of the study's own cells run in this process, over one block of real users whose
-sessions are cut to one or two of each split, so that batches are as wide as in the study and
-everything a cell does is in its time. Writes nothing into the workspace.
+Miniatures of the study's own cells run in this process, or in a task on the cluster's node, over
+one block of real users whose sessions are cut to one or two of each split, so that batches are as
+wide as in the study and everything a cell does is in its time. Writes nothing into the workspace.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +38,12 @@ BUDGET_SECONDS = 10.0
 """Of this process's own time; no further miniature is begun after that."""
 MOST_PARAMETERS = {"cpu": 30_000_000, "cuda": 2_000_000_000}
 """A larger base cannot be loaded and measured within the budget."""
+CLUSTER_SECONDS = 180.0
+"""In which a node must have room for the probe, fetch the program, load it and measure."""
+
+
+class ProbeError(RuntimeError):
+    """The cluster gave no measurement; the message says why."""
 
 
 def can_probe(shape: ModelShape | None, *, device: str) -> bool:
@@ -79,32 +85,64 @@ class Measured:
     cpu_share: float
 
 
-def measure(cells: Sequence[PlannedCell], *, users: Sequence[UserData]) -> Measured:
-    """Seconds of the steps that these cells have, one miniature for each kind of cell."""
+def measure(specs: Sequence[CellSpec], *, users: Sequence[UserData]) -> Measured:
+    """Seconds of the steps of some miniatures, of which there must be one, over their users."""
     from tasks.base_model import load_base
     from tasks.encoder import load_encoder
     from tasks.trial import run_cell
 
-    small = [shortened(user) for user in users[:MOST_USERS]]
     began = time.process_time()
-    base: BaseModel = load_base(cells[0].spec.model, prompt=cells[0].spec.prompt)
-    encoder: Encoder = load_encoder(cells[0].spec.evaluation.encoder)
+    base: BaseModel = load_base(specs[0].model, prompt=specs[0].prompt)
+    encoder: Encoder = load_encoder(specs[0].evaluation.encoder)
     found: dict[tuple[Step, Kind], float] = {}
     wall, cpu = time.perf_counter(), time.process_time()
-    for number, spec in enumerate(miniatures(cells, users=[user.user_key for user in small])):
+    for number, spec in enumerate(specs):
         if number == 0:  # The first pass of a process pays for what later ones find ready.
-            two = small[:2]
+            two = users[:2]
             warm = spec.model_copy(update={"users": tuple(user.user_key for user in two)})
             run_cell(warm, users=two, base=base, encoder=encoder)
-        outcome = run_cell(spec, users=small, base=base, encoder=encoder)
-        found |= speeds_of(outcome, users=small)
+        outcome = run_cell(spec, users=users, base=base, encoder=encoder)
+        found |= speeds_of(outcome, users=users)
         if time.process_time() - began > BUDGET_SECONDS:
             break
     share = (time.process_time() - cpu) / (time.perf_counter() - wall)
-    if base.device.type != "cpu" or cells[0].spec.threads > 1:
+    if base.device.type != "cpu" or specs[0].threads > 1:
         share = 1.0  # What one thread of several, or of a GPU's launcher, gets says nothing.
     share = min(1.0, share)
     return Measured(Speeds({step: seconds * share for step, seconds in found.items()}), share)
+
+
+def measure_on_cluster(
+    specs: Sequence[CellSpec], *, users: Sequence[UserData], resources: Mapping[str, float]
+) -> Measured:
+    """The same as a task on a node that has a trial's resources free; Ray must be up.
+
+    Raises:
+        ProbeError: no node had room in time, or the miniatures did not run there.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+
+    gpus = resources.get("GPU", 0.0)
+    task = ray.remote(num_cpus=resources["CPU"], num_gpus=gpus, max_retries=0)(_measure_within)
+    asked = task.remote(list(specs), list(users), gpus)
+    try:
+        found: Measured = ray.get(asked, timeout=CLUSTER_SECONDS)
+    except GetTimeoutError:
+        ray.cancel(asked, force=True)
+        raise ProbeError(f"no node measured within {CLUSTER_SECONDS:.0f} s") from None
+    except RayError as error:
+        raise ProbeError(str(error).strip().splitlines()[-1]) from error
+    return found
+
+
+def _measure_within(
+    specs: Sequence[CellSpec], users: Sequence[UserData], gpu_share: float
+) -> Measured:
+    from tasks.memory import limit_gpu_memory
+
+    limit_gpu_memory(gpu_share)
+    return measure(specs, users=users)
 
 
 def shortened(user: UserData) -> UserData:

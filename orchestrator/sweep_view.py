@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from orchestrator.outlook import ArmCells
 
 SHOWN_ARMS = 12
 SHOWN_NOW = 8
@@ -58,6 +61,37 @@ def stages_table(progress: Mapping[str, Any]) -> Table:
     return table
 
 
+def plan_table(rows: Sequence[ArmCells], *, title: str) -> Table:
+    """Stages and their arms × counts of cells, and seconds of trials where they are known.
+
+    A stage is a line of its own, so that names of arms have room in 50 columns.
+    """
+    table = _table(title)
+    table.add_column("arm", overflow="fold")
+    for name in ("cells", "done", "to do", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    stage = ""
+    for row in rows:
+        if row.stage != stage:
+            stage = row.stage
+            table.add_row(Text(stage, style="bold"))
+        counts = map(str, (row.cells, row.done, row.cells - row.done))
+        table.add_row(f"  {escape(row.arm)}", *counts, _whole(row.seconds))
+    cells, done = sum(row.cells for row in rows), sum(row.done for row in rows)
+    known = [row.seconds for row in rows if row.seconds is not None]
+    whole = _whole(sum(known) if known else None)
+    table.add_row(
+        Text("all, one after another" if known else "all", style="bold"),
+        *map(str, (cells, done, cells - done)),
+        whole,
+    )
+    return table
+
+
+def _whole(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:,.0f}"
+
+
 def leaderboard_table(standings: Sequence[Mapping[str, Any]]) -> Table:
     """Arms by their mean over the users scored so far, the lift with Student's 95 % interval."""
     table = _table()
@@ -73,8 +107,10 @@ def leaderboard_table(standings: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+def _table(title: str | None = None) -> Table:
+    return Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
 
 
 def duration(seconds: float) -> str:

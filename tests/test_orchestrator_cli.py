@@ -209,6 +209,10 @@ def test_a_plan_shows_the_most_that_a_search_needs(
     search = {row["arm"]: row["cells"] for row in found["arms"] if row["stage"] == "search"}
     # Five trainings of one epoch, three whole ones; each scored in two blocks of users.
     assert search == {"lora_all": (5 + 3) * 3, "prefix_all": (5 + 3) * 3}
+    stand_ins = [cell for cell in found["cells"] if cell["stand_in"]]
+    assert {cell["stage"] for cell in stand_ins} == {"search"}
+    assert len(stand_ins) == sum(search.values())
+    assert len(found["cells"]) == sum(row["cells"] for row in found["arms"])
     assert any("the most that it can need" in note for note in found["notes"])
     assert run(capsys, "run", "--dry-run", "--no-probe", *words)[0] == ExitCode.DONE
     assert list(tmp_path.iterdir()) == []

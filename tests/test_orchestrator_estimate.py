@@ -21,7 +21,12 @@ from orchestrator.estimate import (
     schedule_seconds,
     steps_of,
 )
-from orchestrator.forecast import keep_forecast, planned_and_spent, planned_stages
+from orchestrator.forecast import (
+    cells_to_measure,
+    keep_forecast,
+    planned_and_spent,
+    planned_stages,
+)
 from orchestrator.plan import Facts, Plan, PlannedCell, make_plan
 from orchestrator.probe import can_probe, measure, miniatures, sample_users, shortened
 from orchestrator.settings import DataChoice, Settings
@@ -138,6 +143,9 @@ def test_an_estimate_of_stages_counts_all_cells_and_of_time_the_missing_ones() -
 
 def test_prices_are_of_all_gpus_and_nodes_for_the_whole_time() -> None:
     assert Prices().cost(3600, gpus=8, nodes=2) is None
+    # Zero would say that the time costs nothing.
+    assert Prices(per_gpu_hour=3.0).cost(3600, gpus=0, nodes=2) is None
+    assert Prices(per_gpu_hour=3.0, per_hour=1.0).cost(3600, gpus=0, nodes=2) == 2
     assert Prices(per_gpu_hour=3.0).cost(1800, gpus=8, nodes=2) == 12
     assert Prices(per_gpu_hour=3.0, per_hour=1.0).cost(3600, gpus=2, nodes=2) == 8
 
@@ -185,6 +193,15 @@ def test_one_miniature_for_each_kind_of_cell() -> None:
     ]
 
 
+def test_what_is_left_is_measured_also_where_its_adapters_are_trained_already() -> None:
+    plan = make_plan(Settings(), study=STUDIES["global"], facts=FACTS)
+    left = {c.cell_id for c in plan.cells if c.arm == "lora_all" and c.spec.purpose == "evaluate"}
+    assert not list(miniatures([c for c in plan.cells if c.cell_id in left], users=("u1", "u2")))
+    cells = cells_to_measure(plan, done=plan.ids - left)
+    (found,) = miniatures(cells, users=("u1", "u2"))
+    assert (found.purpose, found.arm) == ("train", "lora_all")
+
+
 def test_a_base_that_takes_long_to_load_is_not_probed() -> None:
     shape = ModelShape(32_000, 4096, 32, 32, 8, 128, 14_336, tied=False)
     assert not can_probe(shape, device="cuda")
@@ -195,7 +212,9 @@ def test_a_base_that_takes_long_to_load_is_not_probed() -> None:
 @pytest.mark.slow
 def test_the_probe_measures_every_step_of_the_study_on_the_real_base() -> None:
     cells = make_plan(Settings(), study=STUDIES["per_persona"], facts=FACTS).cells
-    found = measure(cells, users=sample_users(DataChoice(), prepared=None, most=2))
+    users = [shortened(user) for user in sample_users(DataChoice(), prepared=None, most=2)]
+    specs = list(miniatures(cells, users=[user.user_key for user in users]))
+    found = measure(specs, users=users)
     assert 0 < found.cpu_share <= 1
     assert all(seconds > 0 for seconds in found.speeds.seconds.values())
     steps = {step for step, _ in found.speeds.seconds}
