@@ -300,6 +300,30 @@ def test_a_plan_says_how_many_cells_a_search_needs_at_most(
     assert set(most) == set(PER_PERSONA.search)
 
 
+@pytest.mark.parametrize("arm", ["lora_per_user", "prefix_per_user"])
+def test_a_race_costs_at_most_three_full_runs_of_one_config(arm: str) -> None:
+    def planned(samples: int) -> list[PlannedCell]:
+        return most_cells(wanted(samples=samples), study=PER_PERSONA, facts=facts(200))[arm]
+
+    def slots(specs: Iterable[CellSpec]) -> int:
+        return sum(len(spec.users) * len(spec.variants) for spec in specs)
+
+    def work(cells: Iterable[PlannedCell]) -> float:
+        return sum(cell.work for cell in cells)
+
+    race, one = planned(8), planned(1)
+    # 8 → 3 → 1 over 10 %, 30 % and all users, the default beside them.
+    assert slots(cell.spec for cell in race) == 8 * 20 + 4 * 40 + 2 * 140
+    assert slots(cell.spec for cell in one) == 200
+    assert work(race) <= 3 * work(one) * (1 + 1e-9)
+    # A full run of the study's own also answers, own adapter and swapped; the race only scores.
+    study = make_plan(wanted(), study=PER_PERSONA, facts=facts(200))
+    own = [c for c in study.cells if (c.arm, c.spec.purpose) == (arm, "personalize")]
+    assert work(race) <= 3 * work(own)
+    _, world = searched(wanted(samples=8), users=200)
+    assert slots(s for s in world.specs.values() if s.arm == arm) <= 3 * 200
+
+
 def test_a_shared_candidate_is_scored_in_the_studys_own_blocks() -> None:
     own = wanted(samples=1)
     found, world = searched(own, study=GLOBAL, users=30)
