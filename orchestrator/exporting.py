@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +13,7 @@ from data.naming import safe_folder_name
 from data.writing import write_text
 from orchestrator.exit_codes import InputError
 from orchestrator.export import MAX_FOLDERS, adapter_cells, adapters_of, write_folders, write_map
+from orchestrator.export_target import check_target, put_in_place
 from orchestrator.facts import LICENSES
 from orchestrator.keeper import source_commit
 from orchestrator.plan import Plan, PlannedCell
@@ -33,7 +33,7 @@ SHOWN_FOLDERS = 3
 class Wanted:
     """What is exported, and where to.
 
-    ``arms`` and ``users``: None means all of them; ``overwrite`` allows ``into`` to hold something.
+    ``arms`` and ``users``: None means all of them; ``overwrite`` replaces an earlier export.
     """
 
     into: Path
@@ -58,7 +58,8 @@ def export_adapters(
         The number of adapters written.
 
     Raises:
-        InputError: an arm or a user that has no adapter here, or a target that is not empty.
+        InputError: an arm or a user that has no adapter here, or a target that must not be used.
+        InfrastructureError: the target cannot be written.
     """
     cells = adapter_cells(plan, finished)
     by_arm: dict[str, list[PlannedCell]] = {}
@@ -67,16 +68,14 @@ def export_adapters(
     known = dict.fromkeys(user for cell in cells for user in cell.spec.users)
     _check("arm", wanted.arms or (), by_arm)
     _check("user", wanted.users or (), known)
-    _check_target(wanted)
+    into = check_target(wanted.into, workspace, overwrite=wanted.overwrite)
     if not wanted.stacked and wanted.users is None and len(known) > MAX_FOLDERS:
         raise InputError(
             f"{len(known):,} users would be as many folders, at most {MAX_FOLDERS:,} are made at "
             "once: name some with --user, or take --stacked"
         )
-    made = wanted.into.with_name(f".{wanted.into.name}.tmp")
-    shutil.rmtree(made, ignore_errors=True)
     written = 0
-    try:
+    with put_in_place(into) as made:
         for arm in wanted.arms or by_arm:
             state = _merged(workspace, by_arm[arm], wanted.users)
             if state is None:
@@ -93,10 +92,6 @@ def export_adapters(
         if not written:
             raise InputError("none of these users has an adapter in these arms; nothing is written")
         write_map(made / "users.csv", list(wanted.users or known))
-        shutil.rmtree(wanted.into, ignore_errors=True)
-        made.rename(wanted.into)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return written
 
 
@@ -108,15 +103,6 @@ def _check(what: str, asked: Sequence[str], known: Mapping[str, object]) -> None
             some = ", ".join(list(known)[:8]) or "none"
             more = f" and {len(known) - 8} more" if len(known) > 8 else ""
             raise InputError(f"no {what} {name!r} has an adapter here{hint} There are {some}{more}")
-
-
-def _check_target(wanted: Wanted) -> None:
-    if wanted.into.exists() and not wanted.into.is_dir():
-        raise InputError(f"--into {wanted.into} is a file; a folder is needed")
-    if wanted.into.is_dir() and any(wanted.into.iterdir()) and not wanted.overwrite:
-        raise InputError(
-            f"--into {wanted.into} is not empty; give another folder, or --overwrite to replace it"
-        )
 
 
 def _merged(

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from benchmarks.verify_models import verify
 from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
+from orchestrator.export_target import MARKER
 from orchestrator.status import read_status
 from results.ledger import Ledger
 from tasks.base_model import EMBEDDED_FOLDER
@@ -264,10 +265,17 @@ def test_an_export_that_cannot_be_done_writes_nothing(
         assert list(tmp_path.iterdir()) == []
     into.mkdir()
     (into / "mine.txt").write_text("kept")
-    assert main([*words, str(into), "--arm", "lora_all"]) == ExitCode.BAD_INPUT
-    assert [path.name for path in into.iterdir()] == ["mine.txt"]
+    for more in ([], ["--overwrite"]):
+        assert main([*words, str(into), "--arm", "lora_all", *more]) == ExitCode.BAD_INPUT
+        assert [path.name for path in into.iterdir()] == ["mine.txt"]
+    before = set(finished.rglob("*"))
+    for place in (finished, finished / "models", finished.parent):
+        assert main([*words, str(place), "--overwrite"]) == ExitCode.BAD_INPUT
+    assert set(finished.rglob("*")) == before
+    (into / "mine.txt").unlink()
+    assert main([*words, str(into), "--arm", "lora_all", "--arm", "prefix_all"]) == ExitCode.DONE
     assert main([*words, str(into), "--arm", "lora_all", "--overwrite"]) == ExitCode.DONE
-    assert {path.name for path in into.iterdir()} == {"lora_all", "users.csv"}
+    assert {path.name for path in into.iterdir()} == {"lora_all", "users.csv", MARKER}
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
