@@ -9,15 +9,18 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cluster_address import AUTO, HeadAddress, reachable_head
 from orchestrator.exit_codes import InfrastructureError
+from orchestrator.head_watch import HeadWatch, head_is_gone
 from orchestrator.placement import Machine, gpu_bytes_here
+from orchestrator.quiet_ray import without_native_messages
 from orchestrator.shipping import copy_code
 from results.object_store import ObjectStore
 
@@ -38,6 +41,7 @@ def cluster_nodes(address: str) -> tuple[Machine, ...]:
     A cluster may count GPUs that torch cannot use (logical ones), so one of its processes is asked.
 
     Raises:
+        InputError: the address is malformed.
         InfrastructureError: there is no such Ray, or none of its processes answers.
     """
     with ray_session(Machine(0, 0), address=address, dashboard=False):
@@ -78,7 +82,11 @@ def _cluster_gpu_bytes() -> int:
 
 @contextmanager
 def ray_session(
-    machine: Machine, *, address: str | None = None, dashboard: bool = True
+    machine: Machine,
+    *,
+    address: str | None = None,
+    dashboard: bool = True,
+    on_lost: Callable[[InfrastructureError], None] | None = None,
 ) -> Iterator[RaySession]:
     """Ray while the block runs.
 
@@ -86,23 +94,79 @@ def ray_session(
         machine: CPUs and GPUs of a local Ray.
         address: of a cluster to join; by default Ray is started here, and only here.
         dashboard: whether a local Ray serves one, on 127.0.0.1 alone.
+        on_lost: told, from another thread, that the cluster's head is gone; the process is ended
+            soon after, if it does not end by itself.
 
     Raises:
-        InfrastructureError: Ray does not come up.
+        InputError: the address is malformed.
+        InfrastructureError: Ray does not come up, or its head is gone.
     """
     _prepare_environment()
-    import ray
-
+    head = None if address is None else reachable_head(address, running_here=_running_here)
     folder = _short_folder()
     try:
-        try:
-            context = _start(machine, address=address, dashboard=dashboard, folder=folder)
-        except Exception as error:
-            raise InfrastructureError(_no_ray(error, address)) from error
-        yield RaySession(dashboard=context.dashboard_url or None)
+        with ExitStack() as stack:
+            if head is not None:
+                stack.enter_context(without_native_messages())
+            stack.enter_context(_shut_down(head, on_lost))
+            try:
+                context = _start(machine, address=address, dashboard=dashboard, folder=folder)
+            except Exception as error:
+                raise InfrastructureError(_no_ray(error, address)) from error
+            _silence_node_messages()
+            yield RaySession(dashboard=context.dashboard_url or None)
     finally:
-        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _shut_down(
+    head: HeadAddress | None, on_lost: Callable[[InfrastructureError], None] | None
+) -> Iterator[None]:
+    """Shut Ray down after the block, unless its head is gone: then that would wait for it."""
+    import ray
+
+    if head is None or on_lost is None:
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    watch = HeadWatch(head, on_lost=on_lost)
+    watch.start()
+    try:
+        yield
+    except Exception as error:
+        problem = watch.problem()
+        if problem is None:
+            raise
+        watch.give_up()
+        if isinstance(error, InfrastructureError):
+            raise
+        # What Ray's functions raise without a head is of many kinds.
+        raise head_is_gone(head, problem) from error
+    finally:
+        watch.stop()
+        if not watch.lost:
+            ray.shutdown()
+
+
+def _running_here() -> str:
+    """Address of the cluster that a node on this machine belongs to, as Ray itself finds it."""
+    from ray._private import services
+
+    return str(services.canonicalize_bootstrap_address_or_die(AUTO))
+
+
+def _silence_node_messages() -> None:
+    """No «(raylet) The node … has been marked dead»: Ray prints these whatever ``log_to_driver``.
+
+    The switch is Ray's own business and may go away; then they are seen again.
+    """
+    from ray._private import worker
+
+    if hasattr(worker, "_worker_logs_enabled"):
+        worker._worker_logs_enabled = False
 
 
 def _no_ray(error: Exception, address: str | None) -> str:

@@ -34,6 +34,7 @@ class StopSignal:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.drain_seconds = 0.0
         self._asked = threading.Event()
+        self._failure: Exception | None = None
         self._until: float | None = None
         self._clock = clock
         self._polled = False
@@ -45,7 +46,12 @@ class StopSignal:
         return self._until is not None and self._clock() < self._until
 
     def check(self, *, busy: bool = False) -> None:
-        """Raise Interrupted if a stop was asked for; while ``busy`` and draining, not yet."""
+        """Raise Interrupted if a stop was asked for; while ``busy`` and draining, not yet.
+
+        Raises first what ``fail`` was given.
+        """
+        if self._failure is not None:
+            raise self._failure
         if self._asked.is_set() and not (busy and self.draining):
             raise Interrupted("stopped by a signal")
 
@@ -58,6 +64,10 @@ class StopSignal:
         finally:
             self._polled = False
         self.check()
+
+    def fail(self, error: Exception) -> None:
+        """Let the next ``check`` raise this; for threads that see that the run cannot go on."""
+        self._failure = error
 
     def renew(self) -> None:
         """Take the signals back: Ray's start puts handlers of its own, which end the process."""

@@ -185,7 +185,12 @@ class _Ray:
         if self.session is None:
             request = self._request
             self.session = self._stack.enter_context(
-                ray_session(request.machine, address=request.address, dashboard=request.dashboard)
+                ray_session(
+                    request.machine,
+                    address=request.address,
+                    dashboard=request.dashboard,
+                    on_lost=self._stop.fail,
+                )
             )
             self._stop.renew()
             if request.address is not None:
