@@ -43,7 +43,7 @@ class DataSettings(BaseModel):
     """Leave out up to so many rows that cannot be used, instead of stopping at the first."""
     clusters: Annotated[tuple[int, int], Field(strict=False)] = (5, 10)
     """Fewest and most style clusters that are tried."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
     users: int | None = Field(default=None, ge=1)
     """Take the first N users in the order of their ids; for ``synthetic`` also: make N users."""
     sessions: int = Field(default=50, ge=1)

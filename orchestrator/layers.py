@@ -129,12 +129,21 @@ def hint(dotted: str) -> str:
     same = [name for name in leaves if name.rpartition(".")[2] == last]
     if same:
         return f"did you mean {' or '.join(map(repr, same[:_LISTED]))}?"
-    near = get_close_matches(dotted, leaves, n=1, cutoff=_ALIKE)
+    short = [name for name in siblings if _initials(name) == last]
+    if short:
+        return f"did you mean {siblings[short[0]]!r}?"
+    # Inside a section that exists, a name is not to be taken for like one by the section alone.
+    near = [] if siblings and parent else get_close_matches(dotted, leaves, n=1, cutoff=_ALIKE)
     if near:
         return f"did you mean {near[0]!r}?"
     listed = siblings or dict.fromkeys(Settings.model_fields)
     where = f"in {parent!r} " if siblings and parent else ""
     return f"{where}there are: {', '.join(listed)}"
+
+
+def _initials(name: str) -> str:
+    """``lr`` of ``learning_rate``."""
+    return "".join(word[0] for word in name.split("_"))
 
 
 def _validated(
@@ -152,7 +161,11 @@ def _validated(
     try:
         return Settings.model_validate(tree), []
     except ValidationError as error:
-        return None, [_problem(dict(detail), where) for detail in error.errors()]
+        details = error.errors()
+        # A list none of whose entries can be used is called too short beside.
+        lists = {detail["loc"][:-1] for detail in details if detail["type"] != "too_short"}
+        told = [one for one in details if one["type"] != "too_short" or one["loc"] not in lists]
+        return None, [_problem(dict(detail), where) for detail in told]
 
 
 def _problem(detail: dict[str, Any], where: Mapping[tuple[str, ...], str]) -> Problem:
@@ -162,7 +175,11 @@ def _problem(detail: dict[str, Any], where: Mapping[tuple[str, ...], str]) -> Pr
     # A rule about a whole section is broken by one of the values given inside it.
     given = given or [path for path in where if path[: len(location)] == location]
     message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] != "value_error":
+    if detail["type"] == "tuple_type":
+        message = f"is to be a list, as [{detail['input']}], not {detail['input']!r}"
+    elif detail["type"] == "too_short":
+        message = f"is to have at least {detail['ctx']['min_length']} item, not none"
+    elif detail["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, not {detail['input']!r}"
     if detail["type"] == "string_type":
         message += '; put text that looks like a number or a truth value into quotes: "…"'

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import runpy
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.settings import Settings
 from orchestrator.yaml_reading import Entry, Problem
@@ -33,6 +34,9 @@ def read_python(path: Path) -> tuple[list[Entry], list[Problem]]:
         return [], [Problem(name, f"cannot be read: {error.strerror}")]
     except ValidationError as error:
         return [], [_refused(name, error, dict(one)) for one in error.errors()]
+    except SystemExit as error:
+        message = f"it ends the program (exit code {error.code}); it is to make `settings` alone"
+        return [], [Problem(_place(name, error), message)]
     except Exception as error:
         return [], [Problem(_place(name, error), f"{type(error).__name__}: {error}")]
     if not isinstance(made.get(NAME), Settings):
@@ -53,10 +57,35 @@ def _leaves(tree: Mapping[str, Any], path: tuple[str, ...], where: str) -> Itera
 
 def _refused(name: str, error: ValidationError, detail: Mapping[str, Any]) -> Problem:
     location = ".".join(map(str, (error.title, *detail["loc"])))
+    if detail["type"] == "extra_forbidden":
+        *inside, last = map(str, detail["loc"])
+        names = _fields(error.title, inside)
+        near = get_close_matches(last, names, n=1)
+        known = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+        return Problem(_place(name, error), f"{location} is no setting; {known}")
     return Problem(_place(name, error), f"{location}: {detail['msg']}, not {detail['input']!r}")
 
 
-def _place(name: str, error: Exception) -> str:
+def _fields(title: str, inside: Sequence[str]) -> list[str]:
+    """Names in the settings' class of this title, or in a section inside it."""
+    model = _classes().get(title)
+    for section in inside:
+        kind: object = None if model is None else model.model_fields[section].annotation
+        model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return [] if model is None else list(model.model_fields)
+
+
+def _classes(model: type[BaseModel] = Settings) -> dict[str, type[BaseModel]]:
+    """The settings' classes by name."""
+    found = {model.__name__: model}
+    for field in model.model_fields.values():
+        kind: object = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= _classes(kind)
+    return found
+
+
+def _place(name: str, error: BaseException) -> str:
     """The file with the last of its own lines that was reached."""
     if isinstance(error, SyntaxError) and error.filename == name:
         return f"{name}:{error.lineno}"

@@ -23,6 +23,10 @@ SHARED = TrainingConfig(learning_rate=3e-4, epochs=5, examples_per_step=8, early
 PERSONAL = TrainingConfig(learning_rate=3e-4, epochs=3, examples=10, token_budget=500)
 
 
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""What every generator of random numbers here takes."""
+
+
 class DataChoice(DataSettings):
     """Which dialogues, and how they are prepared."""
 
@@ -89,7 +93,7 @@ class SearchSettings(Frozen):
     method: Literal["none", "grid", "random", "optuna"] = "none"
     samples: int = Field(8, ge=1)
     """Configs that each arm tries, its default among them."""
-    seed: int = 0
+    seed: Seed = 0
     """Of random draws and of Optuna's sampler."""
     replies: bool = False
     """Generate validation replies too, for macro ROUGE-L beside the likelihood that choices are
@@ -114,7 +118,7 @@ class StatisticsSettings(Frozen):
     high_variance_share: float = Field(0.10, ge=0, lt=1)
     """*High variance*: the lower bounds of the helped and of the hurt share both lie above it."""
     resamples: int = Field(10_000, ge=100)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class TrackingSettings(Frozen):
@@ -170,10 +174,25 @@ class Settings(Frozen):
     drain_seconds: float = Field(90.0, ge=0, le=1e6)
     """After SIGTERM, which spot machines give some two minutes before they go, running cells may
     come to their end for so long; changes no number."""
-    seeds: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (0,)
+    seeds: Annotated[
+        tuple[Seed, ...],
+        Field(strict=False, min_length=1, json_schema_extra={"uniqueItems": True}),
+    ] = (0,)
+    """Each arm is trained and scored once for each of these; no two are the same."""
     search: SearchSettings = SearchSettings()
     statistics: StatisticsSettings = StatisticsSettings()
     tracking: TrackingSettings = TrackingSettings()
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        """A seed twice is the same cells twice, and would count as two."""
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if twice:
+            raise ValueError(
+                f"are to be different from each other; given twice: {', '.join(map(str, twice))}"
+            )
+        return seeds
 
 
 def settings_schema() -> dict[str, Any]:

@@ -70,7 +70,7 @@ def read_yaml(path: Path) -> tuple[list[Entry], list[Problem]]:
         return [], [Problem(f"{name}:1", "must be a mapping, one `name: value` a line")]
     problems: list[Problem] = []
     try:
-        return list(_leaves(node, (), name, problems)), problems
+        return list(_leaves(node, (), name, problems, given={})), problems
     except RecursionError:
         return [], [Problem(name, TOO_DEEP)]
 
@@ -85,8 +85,14 @@ def _syntax_problem(name: str, error: yaml.MarkedYAMLError) -> Problem:
 
 
 def _leaves(
-    node: yaml.MappingNode, path: tuple[str, ...], name: str, problems: list[Problem]
+    node: yaml.MappingNode,
+    path: tuple[str, ...],
+    name: str,
+    problems: list[Problem],
+    *,
+    given: dict[tuple[str, ...], int],
 ) -> Iterator[Entry]:
+    """Settings below a mapping; ``given``: lines of those so far, however they were spelled."""
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -96,15 +102,18 @@ def _leaves(
             continue
         key = str(key_node.value)
         here = (*path, *key.split("."))
-        if key in seen:
+        section = isinstance(value_node, yaml.MappingNode)
+        first = seen.get(key) if section else seen.get(key, given.get(here))
+        if first is not None:
             problems.append(
-                Problem(where, f"{'.'.join(here)} is given twice, first in line {seen[key]}")
+                Problem(where, f"{'.'.join(here)} is given twice, first in line {first}")
             )
             continue
         seen[key] = line
         if isinstance(value_node, yaml.MappingNode):
-            yield from _leaves(value_node, here, name, problems)
+            yield from _leaves(value_node, here, name, problems, given=given)
             continue
+        given[here] = line
         try:
             yield Entry(here, _value(value_node), where)
         except _DoubtfulError as doubt:

@@ -106,6 +106,10 @@ def test_what_no_node_could_ever_hold_is_refused_with_the_numbers() -> None:
         place([Machine(8, 1)], threads=1, gpu_fraction=2)
     with pytest.raises(InputError, match=r"take 0\.25 of a GPU, but this machine has .* no GPUs"):
         place([Machine(8, 0)], threads=1, gpu_fraction=0.25)
+    for fraction in ("nan", "inf", "-inf", "-1", "0", "1.5"):
+        for node in (Machine(8, 1), Machine(8, 0)):
+            with pytest.raises(InputError, match=f"cannot take {fraction} GPUs"):
+                place([node], threads=1, gpu_fraction=float(fraction))
     with pytest.raises(InputError, match="cannot take 0 GPUs"):
         place([Machine(8, 1)], threads=1, gpu_fraction=0)
     with pytest.raises(InputError, match=r"cannot take 1\.5 GPUs"):

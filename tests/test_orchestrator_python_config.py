@@ -54,7 +54,19 @@ def test_python_and_yaml_give_the_same_settings(tmp_path: Path) -> None:
         ),
         (
             "from tasks.config import LoraConfig\nLoraConfig(rnk=4)\n",
-            "study.py:2: LoraConfig.rnk: Extra inputs are not permitted, not 4",
+            "study.py:2: LoraConfig.rnk is no setting; did you mean 'rank'?",
+        ),
+        (
+            "from tasks.config import LoraConfig\nLoraConfig(zzz=4)\n",
+            "study.py:2: LoraConfig.zzz is no setting; there are: kind, rank, alpha",
+        ),
+        (
+            "from orchestrator.settings import Settings\nSettings(lora={'rnk': 4})\n",
+            "study.py:2: Settings.lora.rnk is no setting; did you mean 'rank'?",
+        ),
+        (
+            "import sys\nsys.exit(7)\n",
+            "study.py:2: it ends the program (exit code 7); it is to make `settings` alone",
         ),
     ],
 )
@@ -77,6 +89,14 @@ YAML = {
     "data: {source: chats.jsonl}": True,
     "tracking: {mlflow: true}": True,
     "seeds: 3": False,
+    "seeds: []": False,
+    "seeds: [-1]": False,
+    "seeds: [2147483647]": True,
+    "seeds: [2147483648]": False,
+    "seeds: [0, 0]": False,
+    "search: {seed: -1}": False,
+    "statistics: {seed: -1}": False,
+    "data: {seed: -1}": False,
     "lora: {rank: 0}": False,
     "lora: {rnk: 4}": False,
     "search: {method: guess}": False,

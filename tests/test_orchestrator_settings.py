@@ -110,6 +110,20 @@ def test_every_error_is_named_at_once_with_file_and_line(tmp_path: Path) -> None
     ]
 
 
+def test_one_setting_in_two_spellings_is_given_twice(tmp_path: Path) -> None:
+    nested = "personal:\n  lora:\n    epochs: 2\n"
+    dotted = "personal.lora.epochs: 3\n"
+    told = "personal.lora.epochs is given twice, first in line"
+    assert problems(dotted + nested, tmp_path) == [f"study.yaml:4: {told} 1"]
+    assert problems(nested + dotted, tmp_path) == [f"study.yaml:4: {told} 3"]
+    half = "personal.lora:\n  epochs: 1\n"
+    assert problems(half + dotted, tmp_path) == [f"study.yaml:3: {told} 2"]
+    # A section in two spellings with different settings is none.
+    (tmp_path / "good.yaml").write_text(nested + "personal.lora:\n  examples: 4\n")
+    found = resolve_settings(STUDY, config=tmp_path / "good.yaml").personal.lora
+    assert (found.epochs, found.examples) == (2, 4)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -127,7 +141,7 @@ def test_every_error_is_named_at_once_with_file_and_line(tmp_path: Path) -> None
             "block_users: 1\n",
             "study.yaml:1: block_users input should be greater than or equal to 2",
         ),
-        ("seeds: []\n", "study.yaml:1: seeds tuple should have at least 1 item"),
+        ("seeds: []\n", "study.yaml:1: seeds is to have at least 1 item"),
         ("a: [1\n", "study.yaml:2: expected"),
         ("lora: [a: 1]\n", "study.yaml:1: lora: a list of mappings is no setting"),
     ],
