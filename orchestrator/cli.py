@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -102,13 +103,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _interrupted()
     except (InfrastructureError, LockError) as error:
         return _refuse(str(error), code=ExitCode.INFRASTRUCTURE)
+    except SystemExit:
+        # Rich ends so where nobody reads what it prints any more (`status | head`).
+        return ExitCode.INFRASTRUCTURE
     except Exception as error:
         # The parser's own errors (of click, which typer may carry inside) know their message.
         if hasattr(error, "format_message"):
             return _refuse(str(error.format_message()))
-        if not _is_ours(error):
-            raise
-        return _refuse(str(error))
+        if _is_ours(error):
+            return _refuse(str(error))
+        if isinstance(error, OSError):
+            return _refuse(_disk_words(error), code=ExitCode.INFRASTRUCTURE)
+        # Not Python's own exit code, which is that of failed trials.
+        return _refuse(f"unexpected\n{traceback.format_exc()}", code=ExitCode.INFRASTRUCTURE)
 
 
 def _is_ours(error: Exception) -> bool:
@@ -118,6 +125,15 @@ def _is_ours(error: Exception) -> bool:
     from tasks.config import TaskError
 
     return isinstance(error, (InputError, DataError, TaskError, RecordError))
+
+
+def _disk_words(error: OSError) -> str:
+    """What the system says of which file, and what to do."""
+    place = "" if error.filename is None else f"{error.filename}: "
+    return (
+        f"{place}{error.strerror or error}. Make the place readable and writable and make room, "
+        "or give another (--workspace, --into, --out); the same command then goes on from here"
+    )
 
 
 def _refuse(message: str, *, code: ExitCode = ExitCode.BAD_INPUT) -> int:
@@ -522,18 +538,26 @@ def status(
 ) -> int:
     """Show how the last or running study of a workspace stands; needs no Ray, writes nothing.
 
+    With --watch --json: one document a line, whenever something has changed.
+
     Example: python -m orchestrator status --workspace runs/first --watch
     """
-    from orchestrator.status_view import known_status, status_view, watch_status
+    from orchestrator.status_view import (
+        known_status,
+        status_json,
+        status_view,
+        watch_json,
+        watch_status,
+    )
     from orchestrator.stored_workspace import workspace_at
 
-    if watch and as_json:
-        raise InputError("--watch shows tables and --json is read once: give one of them")
     place = workspace_at(workspace)
-    if watch:
+    if watch and as_json:
+        watch_json(place, typer.echo)
+    elif watch:
         watch_status(place, out)
     elif as_json:
-        out.print_json(json.dumps(known_status(place)))
+        out.print_json(status_json(known_status(place)))
     else:
         out.print(status_view(known_status(place)))
     return ExitCode.DONE

@@ -12,6 +12,7 @@ class ExitCode(IntEnum):
     FAILED_TRIALS = 1
     BAD_INPUT = 2
     INFRASTRUCTURE = 3
+    """Also an error of the program itself, whose traceback is shown: never taken for 1."""
     INTERRUPTED = 130
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -15,6 +15,7 @@ from orchestrator.exit_codes import InputError
 from orchestrator.status import is_alive, read_status
 from orchestrator.stored_workspace import refresh_status
 from orchestrator.sweep_view import sweep_view
+from orchestrator.worker import NO_METRIC
 from orchestrator.workspace import Workspace
 
 RUNNING = ("starting", "running", "draining", "reporting")
@@ -48,7 +49,7 @@ def status_view(status: Mapping[str, Any]) -> Group:
     progress = status.get("progress", {})
     lines = [f"study {status['study']}: {status['state']}"]
     if is_running(status) and status.get("dashboard"):
-        lines.append(f"Ray dashboard: {status['dashboard']}")
+        lines.append(f"Ray dashboard: http://{status['dashboard']} (token: ray get-auth-token)")
     parts: list[RenderableType] = [Text(line) for line in lines]
     parts.append(sweep_view(progress, status.get("leaderboard", ())))
     failures = progress.get("failures", [])
@@ -60,19 +61,51 @@ def status_view(status: Mapping[str, Any]) -> Group:
     return Group(*parts)
 
 
+def status_json(status: Mapping[str, Any]) -> str:
+    """The status for programs, in one line; numbers that are not known yet are null."""
+    progress = dict(status.get("progress", {}))
+    if "stages" in progress:
+        progress["stages"] = [
+            {**stage, "best_macro": _known(stage.get("best_macro"))} for stage in progress["stages"]
+        ]
+    return json.dumps({**status, "progress": progress} if progress else dict(status))
+
+
+def _known(macro: float | None) -> float | None:
+    return None if macro == NO_METRIC else macro
+
+
 def watch_status(
     workspace: Workspace, console: Console, *, wait: Callable[[float], None] = time.sleep
 ) -> None:
     """Show the status until the run has ended; without a terminal, whenever it has changed."""
-    status = known_status(workspace)
+    found = _changes(workspace, wait)
     if not console.is_terminal:
-        console.print(status_view(status))
-    live = Live(status_view(status), console=console, auto_refresh=False)
-    with live if console.is_terminal else nullcontext():
-        while is_running(status):
-            wait(WATCH_SECONDS)
-            before, status = status, known_status(workspace)
-            if console.is_terminal:
-                live.update(status_view(status), refresh=True)
-            elif status != before:
-                console.print(status_view(status))
+        for status in found:
+            console.print(status_view(status))
+        return
+    with Live(status_view(next(found)), console=console, auto_refresh=False) as live:
+        for status in found:
+            live.update(status_view(status), refresh=True)
+
+
+def watch_json(
+    workspace: Workspace,
+    write_line: Callable[[str], None],
+    *,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """A JSON document a line, the first at once, then whenever something changed, to the end."""
+    for status in _changes(workspace, wait):
+        write_line(status_json(status))
+
+
+def _changes(workspace: Workspace, wait: Callable[[float], None]) -> Iterator[Mapping[str, Any]]:
+    """The status as it is, then each time that it has changed until the run has ended."""
+    status = known_status(workspace)
+    yield status
+    while is_running(status):
+        wait(WATCH_SECONDS)
+        before, status = status, known_status(workspace)
+        if status != before:
+            yield status

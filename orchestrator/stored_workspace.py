@@ -43,10 +43,15 @@ def workspace_at(text: str) -> Workspace:
     """The workspace that ``--workspace`` names: a folder, or ``s3://BUCKET/FOLDER``.
 
     Raises:
-        InputError: an address of another kind, or one without a bucket.
+        InputError: an address of another kind, one without a bucket, or no folder.
     """
     if "://" not in text:
-        return Workspace(Path(text).expanduser().resolve())
+        root = Path(text).expanduser().resolve()
+        for place in (root, *root.parents):
+            if place.exists() and not place.is_dir():
+                inside = "" if place == root else f" ({place} is one)"
+                raise InputError(f"--workspace {text} is a file{inside}; a folder is wanted")
+        return Workspace(root)
     if not text.startswith(SCHEME):
         raise InputError(f"--workspace {text}: a folder or s3://BUCKET/FOLDER is wanted")
     try:
@@ -178,13 +183,23 @@ def held(workspace: Workspace) -> Iterator[Held]:
         LockError: another driver holds it, or the folder cannot be written.
         InfrastructureError: the bucket cannot be reached, read or written.
     """
-    workspace.root.mkdir(parents=True, exist_ok=True)
+    _make_root(workspace)
     with workspace_lock(workspace.root) as lock:
         if workspace.storage is None:
             yield Held(lock.confirm)
             return
         with _in_words(), stored_lock(ObjectStore(workspace.storage)) as stored:
             yield from _bucket_held(workspace, stored, lock.confirm)
+
+
+def _make_root(workspace: Workspace) -> None:
+    try:
+        workspace.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InfrastructureError(
+            f"the workspace's folder {workspace.root} cannot be made ({error.strerror}): make the "
+            "place writable and make room, or give another --workspace"
+        ) from error
 
 
 def _bucket_held(
@@ -222,7 +237,7 @@ def refresh(workspace: Workspace) -> None:
     """
     if workspace.storage is None:
         return
-    workspace.root.mkdir(parents=True, exist_ok=True)
+    _make_root(workspace)
     try:
         lock = acquire(workspace.root)
     except LockError:

@@ -38,6 +38,18 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (("--set", "shared.lora_from=./none"), "shared.lora_from: none has no adapter_config"),
         (("--config", "none.yaml"), "none.yaml: cannot be read"),
         (("--seeds", "one"), "whole numbers with commas are wanted"),
+        (("--seeds", "-1,0"), "seeds.0 input should be greater than or equal to 0, not -1"),
+        (("--seeds", "99999999999999999999"), "should be less than or equal to 2147483647"),
+        (("--seeds", "0,1,0"), "seeds are to be different from each other; given twice: 0"),
+        (("--set", "seeds=[1, 1]"), "seeds are to be different from each other"),
+        (("--set", "seeds=3"), "seeds is to be a list, as [3], not 3"),
+        (("--set", "search.ranges=foo"), "search.ranges is to be a list, as [foo], not 'foo'"),
+        (("--set", "seeds=[]"), "seeds is to have at least 1 item"),
+        (("--set", "personal.lora.lr=1"), "did you mean 'personal.lora.learning_rate'?"),
+        (("--set", "personal.lora.zzz=1"), "in 'personal.lora' there are: learning_rate, epochs"),
+        (("--gpu-fraction", "nan"), "a trial cannot take nan GPUs"),
+        (("--gpu-fraction", "inf"), "a trial cannot take inf GPUs"),
+        (("--address", "head"), "--address 'head' is no address: give HOST:PORT"),
         (("--skip-bad-rows", "-1"), "data.skip_bad_rows input should be greater than or equal"),
         (("--skip-bad-rows", "few"), "Invalid value for '--skip-bad-rows'"),
         (("--users", "0"), "data.users input should be greater than or equal to 1"),
@@ -89,6 +101,49 @@ def test_a_second_driver_on_a_workspace_is_told_who_has_it_and_touches_nothing(
     assert left == {"results"}
     assert record.read_text() == "{}"
     assert not (tmp_path / LOCK_FILE).exists()
+
+
+def test_a_workspace_that_is_no_folder_or_cannot_be_made_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "deep"):
+        for command in ("run", "plan", "status", "validate"):
+            code, _, err = run(capsys, command, "--workspace", str(place))
+            assert code == ExitCode.BAD_INPUT
+            assert "is a file" in err
+    assert (tmp_path / "file").read_text() == "mine"
+    for place in ("/proc/study", "/proc"):
+        code, _, err = run(capsys, "run", "--workspace", place)
+        assert code == ExitCode.INFRASTRUCTURE
+        assert place in err
+        assert "writable" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device", "/mnt/x.csv"), "/mnt/x.csv: No space left on dev"),
+        (ZeroDivisionError("division by zero"), "Traceback"),
+        (RuntimeError("https://me:secret-word@host"), "https://me:…@host"),
+        (SystemExit(1), ""),
+    ],
+)
+def test_no_other_end_is_taken_for_that_of_failed_trials(
+    error: BaseException,
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(root: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("orchestrator.checks.validate_workspace", fail)
+    code, _, err = run(capsys, "validate", "--workspace", str(tmp_path))
+    assert code == ExitCode.INFRASTRUCTURE
+    assert told in err
+    assert "secret-word" not in err
 
 
 def test_everything_wrong_in_a_file_is_told_at_once(

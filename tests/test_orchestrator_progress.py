@@ -16,7 +16,7 @@ from orchestrator.plan import Facts, PlannedCell, make_plan
 from orchestrator.progress import SweepDisplay, progress_line
 from orchestrator.settings import Settings
 from orchestrator.status import StatusFile, is_alive, read_status
-from orchestrator.status_view import DIED, known_status, watch_status
+from orchestrator.status_view import DIED, known_status, status_json, watch_json, watch_status
 from orchestrator.sweep_view import duration, sweep_view
 from orchestrator.tally import SweepTally
 from orchestrator.worker import NO_METRIC, CellReport
@@ -155,7 +155,7 @@ def running(root: Path, **values: object) -> None:
         "study": "global",
         "state": "running",
         "pid": os.getpid(),
-        "dashboard": "http://127.0.0.1:8265",
+        "dashboard": "127.0.0.1:8265",
         "progress": tally.snapshot(),
         "leaderboard": [
             {"arm": "lora_all", "users": 3, "mean": 0.5, "lift": 0.1, "low": 0.0, "high": 0.2},
@@ -184,11 +184,33 @@ def test_watching_shows_counts_leaderboard_and_reasons_until_the_run_has_ended(
     assert len(waits) == 2
     # Nothing changed in the first two seconds, so that there are two views.
     assert text.count("study global: running") == text.count("study global: done") == 1
-    assert "Ray dashboard: http://127.0.0.1:8265" in text
+    assert "Ray dashboard: http://127.0.0.1:8265 (token: ray get-auth-token)" in text
     assert "1 of 7 cells" in text
     assert "+0.000 … +0.200" in text
     assert "ValueError: planted [red]" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_programs_watch_one_document_a_line(tmp_path: Path) -> None:
+    running(tmp_path)
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            running(tmp_path, state="done")
+
+    lines: list[str] = []
+    watch_json(Workspace(tmp_path), lines.append, wait=wait)
+    assert len(waits) == 2
+    assert not any("\n" in line for line in lines)
+    first, last = map(json.loads, lines)
+    assert (first["state"], last["state"]) == ("running", "done")
+    # Nothing has been scored yet: that is no score of -1.
+    assert {stage["best_macro"] for stage in first["progress"]["stages"]} == {None}
+    told = json.loads(status_json({"progress": {"stages": [{"best_macro": 0.5}]}}))
+    assert told["progress"]["stages"] == [{"best_macro": 0.5}]
+    assert json.loads(status_json({"state": "starting"})) == {"state": "starting"}
 
 
 def test_a_terminal_is_watched_in_place(tmp_path: Path) -> None:
