@@ -52,8 +52,9 @@ def test_cells_of_every_stage_counted_by_hand() -> None:
         "baseline": 2 * blocks + 1,  # Validation and test, one again; no seed without training.
         "few_shot": blocks,
         "global": kinds * seeds * (1 + 2 * blocks),  # Training; test and gate.
-        # Two groupings of per-user arms, each trained and asked by the gate.
-        "per_user": kinds * seeds * 2 * (2 * blocks),
+        # Two groupings of per-user arms, each trained and asked by the gate; the first seed's
+        # validation gains.
+        "per_user": kinds * 2 * (seeds * 2 * blocks + blocks),
         "cold_start": kinds * seeds * 2,  # Cold and warm: 2 and 8 users, a block each.
         "cluster": kinds * seeds * (1 + 2 * blocks),
         "persona_prediction": 2 + kinds * seeds * 2,  # Encoder and base once; shared, per user.
@@ -83,6 +84,12 @@ ARTIFACTS = (
     *(f"models/{kind}_all/adapter_config.json" for kind in KINDS),
     *("results/persona_pred/persona_pred_eval.json", "results/persona_pred/confusion_matrix.csv"),
     *(f"results/stats/{n}.csv" for n in ("comparisons", "macro", "lifts", "cold_warm", "gate")),
+    *(f"results/stats/{n}.csv" for n in ("updates", "updates_users")),
+    *(
+        f"results/figures/{folder}/validation_gain.{e}"
+        for folder in ("stability", "final")
+        for e in ("png", "svg")
+    ),
     *(f"results/ablations/{n}.{e}" for n in ABLATIONS for e in ("csv", "png", "svg")),
     *(f"results/figures/final/ablation_{n}.{e}" for n in ABLATIONS for e in ("png", "svg")),
     *("results/all_persona_summary.md", "results/recommendations.md", "results/report.html"),

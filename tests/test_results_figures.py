@@ -29,7 +29,7 @@ def drawn(folder, only=None, **changes):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    return folder, *drawn(folder, users=8, text="<b>cost $5 & $6</b>", few=(2, 7))
+    return folder, *drawn(folder, users=8, text="<b>cost $5 & $6</b>", few=(2, 7), traced=8)
 
 
 def test_the_whole_set_is_drawn_into_the_named_folders(whole):
