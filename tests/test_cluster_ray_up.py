@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.cli import main
 from orchestrator.cluster_check import check_cluster_file
-from orchestrator.exit_codes import ExitCode
+from tests.cluster_study import SMALL, tables, tables_alone
 from tests.ssh_machine import SshMachine, obstacle, ssh_machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,13 +28,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
-
-STUDY = (
-    *("--study", "per_persona", "--users", "4", "--no-dashboard", "--set", "data.sessions=10"),
-    *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
-    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
-    *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
-)
 
 
 def free_port() -> int:
@@ -106,19 +98,11 @@ def ray(*words: str, environment: dict[str, str], timeout: int = 300) -> str:
     return told
 
 
-def summaries(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted((root / "results").glob("*/per_user_*.csv"))
-    }
-
-
 def test_a_study_on_a_cluster_that_was_brought_up_by_ssh(
     machine: SshMachine,
     environment: dict[str, str],
     cluster_file: Path,
     port: int,
-    tmp_path: Path,
 ) -> None:
     assert check_cluster_file(cluster_file) == []
     ray("up", "-y", "--no-config-cache", str(cluster_file), environment=environment)
@@ -130,18 +114,15 @@ def test_a_study_on_a_cluster_that_was_brought_up_by_ssh(
         ray("job", "list", "--address", address, environment=stranger)
     workspace = machine.folder / "study" / "first"
     command = [str(machine.python), "-m", "orchestrator", "run", "--address", "auto"]
-    words = [*command, "--workspace", str(workspace), *STUDY]
+    words = [*command, "--workspace", str(workspace), *SMALL]
     told = ray(
         *("job", "submit", "--address", address, "--", *words),
         environment=environment,
         timeout=500,
     )
     assert "succeeded" in told.lower()
-    found = summaries(workspace)
+    found = tables(workspace)
     assert (workspace / "REPORT.md").is_file()
     ray("down", "-y", str(cluster_file), environment=environment)
     assert machine.processes() == []
-    alone = tmp_path / "alone"
-    assert main(["run", "--workspace", str(alone), *STUDY]) == ExitCode.DONE
-    assert found
-    assert found == summaries(alone)
+    assert found == tables_alone()

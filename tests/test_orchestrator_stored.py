@@ -23,7 +23,7 @@ from results.object_store import ObjectStore, StoreError
 from results.stored_lock import stored_lock
 from tests.faults import count_records
 from tests.s3_server import VARIABLES
-from tests.test_orchestrator_crashes import SMALL, tables
+from tests.test_orchestrator_crashes import SMALL, tables, tables_alone
 
 POINTS = (
     "before-listing",
@@ -37,11 +37,9 @@ POINTS = (
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def alone() -> dict[str, bytes]:
     """The study's tables as they are made in a folder."""
-    root = tmp_path_factory.mktemp("alone")
-    assert main(["run", "--workspace", str(root), *SMALL]) == ExitCode.DONE
-    return tables(root)
+    return tables_alone()
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
