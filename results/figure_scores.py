@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from results.analysis import Analysis
-from results.contrasts import BASELINE, is_swapped
+from results.contrasts import BASELINE, Contrast, Question, is_swapped
 from results.figure_style import (
     BLUE,
     INK,
     LINE,
+    MANY_ARMS,
     MUTED,
     ORANGE,
+    SHEET_INCHES,
     VERMILLION,
     arm_color,
     arm_labels,
     columns_for,
+    fitting_height,
     panel_title,
     panels,
     rows_by,
@@ -28,6 +31,7 @@ from results.figure_style import (
 from results.wording import (
     SLICE_TITLES,
     Row,
+    arm_title,
     bounds,
     contrast_title,
     interval,
@@ -36,9 +40,13 @@ from results.wording import (
     verdict,
 )
 
-MAX_PANELS = 6
 SLICE_PAIRS = (("routine_driven", "spontaneous"), ("first_turn", "later_turns"))
 SLICE_MARKS = (("o", BLUE, -0.13), ("s", ORANGE, 0.13))
+
+
+def asked(analysis: Analysis, questions: Collection[Question]) -> list[Contrast]:
+    """The contrasts that answer some of the questions; those of swapped controls are none."""
+    return [c for c in analysis.contrasts if c.question in questions and not is_swapped(c.arm)]
 
 
 def direction(analysis: Analysis, metric: str) -> str:
@@ -47,28 +55,36 @@ def direction(analysis: Analysis, metric: str) -> str:
     return f"{info.unit}, {'higher' if info.higher_is_better else 'lower'} is better"
 
 
-def _metric_panels(analysis: Analysis, rows: int) -> tuple[Canvas, list[Axes], list[str]]:
+def metric_pages(analysis: Analysis, arms: Sequence[str]) -> list[list[str]]:
+    """The scored main metrics in pages: as many as fit a sheet with a row for each arm."""
     metrics = [name for name in analysis.headline() if name in set(analysis.macro["metric"])]
-    metrics = metrics[:MAX_PANELS]
-    height = 0.95 + 0.27 * max(rows, 2)
-    canvas, axes = panels(len(metrics), columns=2, width=8.6, height=height, share_y=True)
-    return canvas, axes, metrics
+    columns, height = _grid(arms)
+    fit = columns * max(1, int(SHEET_INCHES // height))
+    return [metrics[at : at + fit] for at in range(0, len(metrics), fit)]
 
 
-def macro_bars(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
+def _grid(arms: Sequence[str]) -> tuple[int, float]:
+    """Columns of panels, and a panel's height in inches."""
+    return (3 if len(arms) > MANY_ARMS else 2), 0.95 + 0.27 * max(len(arms), 2)
+
+
+def macro_bars(analysis: Analysis, arms: Sequence[str], metrics: Sequence[str]) -> Canvas | None:
     """Bars of macro scores with intervals, a panel per metric."""
-    return _macro(analysis, arms, bars=True)
+    return _macro(analysis, arms, metrics, bars=True)
 
 
-def macro_points(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
+def macro_points(analysis: Analysis, arms: Sequence[str], metrics: Sequence[str]) -> Canvas | None:
     """Points of macro scores with intervals, a panel per metric."""
-    return _macro(analysis, arms, bars=False)
+    return _macro(analysis, arms, metrics, bars=False)
 
 
-def _macro(analysis: Analysis, arms: Sequence[str], *, bars: bool) -> Canvas | None:
-    if not arms:
+def _macro(
+    analysis: Analysis, arms: Sequence[str], metrics: Sequence[str], *, bars: bool
+) -> Canvas | None:
+    if not arms or not metrics:
         return None
-    canvas, axes, metrics = _metric_panels(analysis, len(arms))
+    columns, height = _grid(arms)
+    canvas, axes = panels(len(metrics), columns=columns, width=8.6, height=height, share_y=True)
     for axis, metric in zip(axes, metrics, strict=True):
         chosen = rows_by(analysis.macro[analysis.macro["metric"] == metric], "arm")
         for place, arm in enumerate(arms):
@@ -76,10 +92,11 @@ def _macro(analysis: Analysis, arms: Sequence[str], *, bars: bool) -> Canvas | N
                 _score(axis, place, chosen[arm], color=arm_color(arm), bar=bars,
                        control=is_swapped(arm))  # fmt: skip
         arm_labels(axis, arms)
-        panel_title(axis, analysis.metrics[metric].title)
+        panel_title(axis, analysis.metrics[metric].title, columns=columns)
         axis.set_xlabel(direction(analysis, metric))
         axis.grid(axis="x")
-        axis.margins(x=0.12)
+        # Room for the number beside the last point.
+        axis.margins(x=0.06 * columns)
     return canvas
 
 
@@ -102,14 +119,17 @@ def _score(axis: Axes, place: int, row: Row, *, color: str, bar: bool, control: 
     )  # fmt: skip
 
 
-def metric_by_metric(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
+def metric_by_metric(
+    analysis: Analysis, arms: Sequence[str], metrics: Sequence[str]
+) -> Canvas | None:
     """Lift over the baseline of each arm on each metric, oriented so that right is better."""
     lifted = [arm for arm in arms if arm != BASELINE]
     rows = {(arm, metric): analysis.row(f"{arm} - {BASELINE}", metric)
-            for arm in lifted for metric in analysis.headline()}  # fmt: skip
+            for arm in lifted for metric in metrics}  # fmt: skip
     if not any(row is not None and row["n_users"] for row in rows.values()):
         return None
-    canvas, axes, metrics = _metric_panels(analysis, len(lifted))
+    columns, height = _grid(arms)
+    canvas, axes = panels(len(metrics), columns=columns, width=8.6, height=height, share_y=True)
     for axis, metric in zip(axes, metrics, strict=True):
         for place, arm in enumerate(lifted):
             row = rows[arm, metric]
@@ -118,8 +138,8 @@ def metric_by_metric(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
         zero_line(axis)
         arm_labels(axis, lifted)
         info = analysis.metrics[metric]
-        panel_title(axis, info.title)
-        axis.set_xlabel(f"worse  ←  lift in {info.unit}  →  better")
+        panel_title(axis, info.title, columns=columns)
+        axis.set_xlabel(f"lift in {info.unit}\nworse  ←  →  better")
         axis.grid(axis="x")
     return canvas
 
@@ -131,13 +151,14 @@ def _lift(axis: Axes, place: float, row: Row, *, color: str, hollow: bool = Fals
     axis.plot(row["mean_lift"], place, "o", color=color, markerfacecolor=face, zorder=4)
 
 
-def forest(analysis: Analysis) -> Canvas | None:
+def forest(analysis: Analysis, questions: Collection[Question]) -> Canvas | None:
     """Contrasts on the primary metric with intervals, the margin, and adjusted p beside them."""
-    chosen = [c for c in analysis.contrasts if not is_swapped(c.arm)]
+    chosen = asked(analysis, questions)
     found = [(c, row) for c in chosen if (row := analysis.row(c.name)) is not None]
     if not found:
         return None
-    canvas, (axis,) = panels(1, columns=1, width=9.2, height=1.1 + 0.34 * len(found))
+    height = fitting_height(1.1 + 0.34 * len(found), 1, columns=1)
+    canvas, (axis,) = panels(1, columns=1, width=9.2, height=height)
     if math.isfinite(analysis.margin):
         axis.axvspan(-analysis.margin, analysis.margin, color=LINE, alpha=0.6, linewidth=0)
     zero_line(axis)
@@ -216,9 +237,8 @@ def clusters(analysis: Analysis) -> Canvas | None:
         return None
     labels = sorted(set(table["cluster"]), key=lambda label: (len(label), label))
     columns = columns_for(len(names))
-    canvas, axes = panels(
-        len(names), columns=columns, width=8.6, height=1.0 + 0.27 * len(labels), share_y=True
-    )
+    height = fitting_height(1.0 + 0.27 * len(labels), len(names), columns=columns)
+    canvas, axes = panels(len(names), columns=columns, width=8.6, height=height, share_y=True)
     for axis, name in zip(axes, names, strict=True):
         part = rows_by(table[table["contrast"] == name], "cluster")
         color = arm_color(name.partition(" - ")[0])
@@ -234,6 +254,8 @@ def clusters(analysis: Analysis) -> Canvas | None:
         axis.set_yticks(
             range(len(labels)), [f"cluster {c} (n = {sizes.get(c, 0)})" for c in labels]
         )
-        panel_title(axis, contrast_title(name), columns=columns)
+        panel_title(axis, arm_title(name.partition(" - ")[0]), columns=columns)
         axis.grid(axis="x")
+    title = analysis.metrics[analysis.primary_metric].title
+    canvas.supxlabel(f"mean lift over the baseline in {title}", fontsize="medium")
     return canvas

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from results.contrasts import SWAPPED
+from results.contrasts import GATED, SWAPPED
 from results.files import write_atomic
 from results.wording import arm_title
 
@@ -84,6 +84,10 @@ NAME_CHARACTERS = 16
 """A label beside an axis holds so many of a user's id."""
 MANY_PANELS = 8
 """Past this many small panels three stand beside each other."""
+SHEET_INCHES = 12.0
+"""A figure of full width that is no taller fills one sheet of paper, with text to be read."""
+MANY_ARMS = 8
+"""Past so many arms a panel is tall, and three of them stand beside each other."""
 MANY_USERS = 2_000
 """Past this many points a figure's marks are pixels in the SVG, too."""
 
@@ -141,6 +145,11 @@ def columns_for(count: int) -> int:
     return 3 if count > MANY_PANELS else 2
 
 
+def fitting_height(height: float, count: int, *, columns: int) -> float:
+    """A row's height in inches, less where the rows would not fit a sheet; never under half."""
+    return max(height / 2, min(height, SHEET_INCHES / -(-count // columns)))
+
+
 def panel_title(axis: Axes, text: str, *, columns: int = 2) -> None:
     """A panel's title, broken into lines that do not reach into the panel beside it."""
     width = TITLE_CHARACTERS * 2 // columns
@@ -149,8 +158,8 @@ def panel_title(axis: Axes, text: str, *, columns: int = 2) -> None:
 
 
 def arm_color(arm: str) -> str:
-    """The arm's color; a swapped control has its arm's, other arms one by their name."""
-    plain = arm.removesuffix(SWAPPED)
+    """The arm's color, also of its control and behind the gate; others get one by their name."""
+    plain = arm.removesuffix(SWAPPED).removesuffix(GATED)
     return _ARMS.get(plain) or _SPARE[sum(plain.encode()) % len(_SPARE)]
 
 
@@ -165,6 +174,12 @@ def short_name(user: str) -> str:
     """A user's id as a label has room for it."""
     plain = "".join(c if c.isprintable() else "□" for c in user.removeprefix("user_"))
     return plain if len(plain) <= NAME_CHARACTERS else f"{plain[: NAME_CHARACTERS - 1]}…"
+
+
+def user_name(user: str) -> str:
+    """A user as a text names them: «user 9» of ``user_9``, other ids as they are."""
+    short = short_name(user)
+    return f"user {short}" if user.startswith("user_") else short
 
 
 def zero_line(axis: Axes, *, vertical: bool = True) -> None:
@@ -186,6 +201,11 @@ def save(canvas: Canvas, folder: Path, name: str) -> tuple[Path, Path]:
             canvas.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
         paths.append(write_atomic(folder / f"{name}.{suffix}", buffer.getvalue()))
     return paths[0], paths[1]
+
+
+def copied(path: Path, folder: Path, name: str) -> Path:
+    """The same file in another folder, under a name of its own there."""
+    return write_atomic(folder / f"{name}{path.suffix}", path.read_bytes())
 
 
 def rows_by(table: pd.DataFrame, key: str) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from results.analysis import Analysis
 from results.figure_style import (
@@ -25,7 +26,7 @@ from results.figure_style import (
     arm_color,
     panel_title,
     panels,
-    short_name,
+    user_name,
     zero_line,
 )
 from results.wording import arm_title, interval, number
@@ -54,7 +55,7 @@ def training_curves(curves: pd.DataFrame) -> Canvas | None:
         axis.set_title(title)
         axis.set_xlabel(x)
         axis.grid()
-        axis.locator_params(axis="x", integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if axes[0].get_legend_handles_labels()[0]:
         axes[0].legend()
     return canvas
@@ -154,7 +155,7 @@ def _rule(at: float) -> Line2D:
 def _block(row: pd.Series, *, metric_title: str) -> list[tuple[str, list[str], str]]:
     before, after = number(row["before_score"], digits=2), number(row["after_score"], digits=2)
     return [
-        (short_name(str(row["user_id"])), _wrapped(str(row["query"])), MUTED),
+        (user_name(str(row["user_id"])), _wrapped(str(row["query"])), MUTED),
         ("True reply", _wrapped(str(row["reference"])), INK),
         (f"Before  {before}", _wrapped(str(row["before"])), VERMILLION),
         (f"After  {after}", _wrapped(str(row["after"])), BLUE),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from results.analysis import Analysis
-from results.contrasts import BASELINE, SWAPPED, is_swapped
+from results.contrasts import BASELINE, SWAPPED, Question, is_swapped
+from results.figure_scores import asked
 from results.figure_style import (
     HELPED,
     HURT,
@@ -24,12 +25,13 @@ from results.figure_style import (
     arm_color,
     arm_labels,
     columns_for,
+    fitting_height,
     panel_title,
     panels,
     zero_line,
 )
 from results.resampling import Floats
-from results.wording import bounds, contrast_title, interval, number, p_text, share
+from results.wording import arm_title, bounds, contrast_title, interval, number, p_text, share
 
 MIN_FOR_VIOLIN = 5
 
@@ -49,7 +51,8 @@ def _spread(analysis: Analysis, arms: Sequence[str], *, violins: bool) -> Canvas
     lifts = {arm: values for arm, values in lifts.items() if len(values)}
     if not lifts:
         return None
-    canvas, (axis,) = panels(1, columns=1, width=8.2, height=1.0 + 0.62 * len(lifts))
+    height = fitting_height(1.0 + 0.62 * len(lifts), 1, columns=1)
+    canvas, (axis,) = panels(1, columns=1, width=8.2, height=height)
     for place, (arm, values) in enumerate(lifts.items()):
         _one_spread(axis, place, values, color=arm_color(arm), violin=violins,
                     control=is_swapped(arm))  # fmt: skip
@@ -93,13 +96,14 @@ def _one_spread(
     axis.plot(values.mean(), place, "D", color=PAPER, markeredgecolor=INK, markersize=5, zorder=5)
 
 
-def helped_hurt(analysis: Analysis) -> Canvas | None:
-    """Users helped, tied and hurt in each contrast of per-user arms, with the sign test."""
-    chosen = [c for c in analysis.contrasts if c.question != "adapter" and not is_swapped(c.arm)]
+def helped_hurt(analysis: Analysis, questions: Collection[Question]) -> Canvas | None:
+    """Users helped, tied and hurt in each contrast of some questions, with the sign test."""
+    chosen = asked(analysis, questions)
     rows = [row for c in chosen if (row := analysis.row(c.name)) is not None and row["n_users"]]
     if not rows:
         return None
-    canvas, (axis,) = panels(1, columns=1, width=9.0, height=1.3 + 0.36 * len(rows))
+    height = fitting_height(1.3 + 0.36 * len(rows), 1, columns=1)
+    canvas, (axis,) = panels(1, columns=1, width=9.0, height=height)
     for place, row in enumerate(rows):
         _counts_bar(axis, place, row)
         axis.annotate(
@@ -186,7 +190,8 @@ def sorted_lifts(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
     if not tables:
         return None
     columns = columns_for(len(tables))
-    canvas, axes = panels(len(tables), columns=columns, width=8.6, height=2.5, share_y=True)
+    height = fitting_height(2.5, len(tables), columns=columns)
+    canvas, axes = panels(len(tables), columns=columns, width=8.6, height=height, share_y=True)
     for axis, (name, table) in zip(axes, tables.items(), strict=True):
         _sorted(axis, table)
         row = analysis.row(name)
@@ -194,7 +199,8 @@ def sorted_lifts(analysis: Analysis, arms: Sequence[str]) -> Canvas | None:
             low, high = row["share_hurt_low"], row["share_hurt_high"]
             hurt = f"{row['hurt']} hurt ({share(low)} to {share(high)})"
             counted = f"{row['helped']} helped, {row['tied']} tied, {hurt}"
-            panel_title(axis, f"{contrast_title(name)}\n{counted}", columns=columns)
+            arm, _, _ = name.partition(" - ")
+            panel_title(axis, f"{arm_title(arm)}\n{counted}", columns=columns)
         axis.set_xlabel("users, sorted by lift")
     axes[0].set_ylabel(f"lift in {analysis.metrics[analysis.primary_metric].title}")
     return canvas

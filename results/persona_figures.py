@@ -25,6 +25,7 @@ from results.figure_style import (
     VERMILLION,
     Figure,
     arm_color,
+    copied,
     house_style,
     panels,
     save,
@@ -45,6 +46,7 @@ from results.persona_wording import contrast_words, method_title
 from results.wording import plural, verdict
 
 FOLDER = Path("results/figures/persona_pred")
+FINAL = Path("results/figures/final")
 NAMED_USERS = 40
 """Up to so many users have their names beside the heat map."""
 METRIC_TITLES = {FIRST: "Accuracy at 1", "accuracy_at_5": "Accuracy at 5", "mrr": "MRR"}
@@ -101,6 +103,8 @@ def confusion(evaluation: PersonaEvaluation) -> Canvas | None:
 
 def _accuracy_title(evaluation: PersonaEvaluation, method: str) -> str:
     row = evaluation.number(method)
+    if row["n_candidates"] < 2:
+        return f"{method_title(method)}: n/a, nobody else to be taken for"
     return f"{method_title(method)}: accuracy {row['value']:.2f}, chance {row['chance']:.3f}"
 
 
@@ -175,7 +179,8 @@ def adaptation(evaluation: PersonaEvaluation) -> Canvas | None:
 def match_curves(evaluation: PersonaEvaluation) -> Canvas | None:
     """Share of messages whose writer is among the first k candidates, for growing k."""
     curves = evaluation.curves[~evaluation.curves["method"].str.endswith(CENTERED)]
-    if curves.empty:
+    # Of one candidate there is no second place to come to.
+    if curves.empty or curves["k"].max() < 2:
         return None
     canvas, (axis,) = panels(1, columns=1, width=6.6, height=4.2)
     for method, rows in curves.groupby("method", sort=False):
@@ -270,18 +275,23 @@ def draw_persona_figures(
     *,
     command: str = "python -m orchestrator report --study persona_prediction",
 ) -> list[Figure]:
-    """Draw the set into ``results/figures/persona_pred/``; figures without data are left out."""
+    """Draw the set into ``results/figures/persona_pred/``, with a copy among the final figures.
+
+    Figures without data are left out.
+    """
     found = []
     with house_style():
         for name, drawing in FIGURES.items():
             canvas = drawing.draw(evaluation)
             if canvas is None:
                 continue
+            paths = save(canvas, workspace / FOLDER, name)
+            copies = workspace / FINAL
             found.append(
                 Figure(
                     name=f"persona_{name}",
                     title=drawing.title,
-                    paths=save(canvas, workspace / FOLDER, name),
+                    paths=(*paths, *(copied(path, copies, f"persona_{name}") for path in paths)),
                     caption=_caption(drawing, evaluation, command),
                     alt=f"{drawing.title}. {drawing.text}",
                 )

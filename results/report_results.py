@@ -164,9 +164,10 @@ def _macro(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Block]:
         Heading(text="All arms against the baseline"),
         macro_table(analysis, analysis.arms),
         *([] if shared else [not_run("An all-persona arm", "global")]),
-        *shown(figures, "macro_metrics", "metric_by_metric"),
+        *shown(figures, "macro_metrics", "macro_metrics_more"),
+        *shown(figures, "metric_by_metric", "metric_by_metric_more"),
         *(compared if contrasts else []),
-        *shown(figures, "forest"),
+        *shown(figures, "forest", "forest_steps"),
     ]
 
 
@@ -181,7 +182,7 @@ def _distribution(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Blo
     blocks: list[Block] = [
         Heading(text="How users differ"),
         Text(text=band),
-        *shown(figures, "lift_violins", "sorted_lifts", "helped_hurt"),
+        *shown(figures, "lift_violins", "sorted_lifts", "helped_hurt", "helped_hurt_steps"),
     ]
     if len(analysis.reliability):
         blocks.append(reliability_table(analysis))

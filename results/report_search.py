@@ -60,20 +60,26 @@ class SearchResults:
         return {"sections": {**known.get("sections", {}), KEY: self.section}}
 
 
-def finish_search(workspace: Path, *, study: str, method: str) -> SearchResults:
+def finish_search(
+    workspace: Path,
+    *,
+    study: str,
+    method: str,
+    command: str = "python -m orchestrator report",
+) -> SearchResults:
     """Figures and section of the search that the study was run with; nothing without one.
 
     Args:
         workspace: the study's folder.
         study: its name.
         method: ``grid``, ``random``, ``optuna``, or ``none``.
+        command: what draws the figures again.
     """
     if method == "none":
         return SearchResults()
     history = read_history(search_path(workspace, study))
     if history.empty:
         return SearchResults()
-    command = f"python -m orchestrator report --study {study}"
     figures = draw_search(workspace, history, study=study, command=command)
     return SearchResults(
         figures=tuple(figures), section=search_section(history, figures, study=study, method=method)

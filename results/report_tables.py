@@ -87,7 +87,8 @@ _VERDICTS = {
 
 def macro_table(analysis: Analysis, arms: Sequence[str]) -> Table:
     """Macro scores of arms on the main metrics, with intervals, and the lift of the primary one."""
-    metrics = analysis.headline()[:MAX_METRICS]
+    main = analysis.headline()
+    metrics = main[:MAX_METRICS]
     cells = {(row["arm"], row["metric"]): row for row in records(analysis.macro)}
     rows = []
     for arm in arms:
@@ -111,7 +112,8 @@ def macro_table(analysis: Analysis, arms: Sequence[str]) -> Table:
     ]
     return table(
         "Macro scores: mean over users with the 95 % bootstrap interval over users; arrows point "
-        "to better; more metrics are in results/stats/macro.csv. The lift over the "
+        f"to better. {len(metrics)} of {len(main)} main metrics; all are in "
+        "results/stats/macro.csv. The lift over the "
         f"baseline is in {title_of(analysis)}, paired by user.",
         ("Arm", "Users", "Lift over the baseline", *arrows),
         rows,

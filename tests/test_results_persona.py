@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -437,27 +438,45 @@ def test_the_declared_change_is_the_decision_rules(study) -> None:
     assert change == {"difference": row["mean_lift"], "low": row["low"], "high": row["high"]}
 
 
-@pytest.mark.parametrize("users", [3, 200])
-def test_figures_of_few_and_of_many_users(tmp_path, users) -> None:
+def of_so_many(users: int, folder: Path, *, clusters=None) -> PersonaEvaluation:
     rng = np.random.default_rng(1)
     every = [
         random_ranking(rng, users=users, queries=2, own=2.0, method=name)
         for name in ("encoder", "base", "lora_all")
     ]
-    clusters = {f"user_{k}": (k * 7) % 5 for k in range(users - 1)}
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(folder)
     names = list(every[0].users)
     cells = [identify_cell(ledger, one.method, one, users=names) for one in every]
     collected = collect(ledger, cells)
     found = evaluate_persona(
-        collected.records, ledger, missing=collected.missing, clusters=clusters, seed=0,
+        collected.records, ledger, missing=collected.missing, clusters=clusters or {}, seed=0,
         resamples=200,
     )  # fmt: skip
     assert found is not None
+    return found
+
+
+def test_one_user_can_be_taken_for_nobody_else(tmp_path) -> None:
+    drawn = {
+        figure.name: figure for figure in draw_persona_figures(tmp_path, of_so_many(1, tmp_path))
+    }
+    assert "persona_match_curves" not in drawn
+    svg = drawn["persona_confusion_matrix"].svg.read_text()
+    assert "Sentence encoder: n/a, nobody else to be taken for" in svg
+
+
+@pytest.mark.parametrize("users", [3, 200])
+def test_figures_of_few_and_of_many_users(tmp_path, users) -> None:
+    clusters = {f"user_{k}": (k * 7) % 5 for k in range(users - 1)}
+    found = of_so_many(users, tmp_path, clusters=clusters)
+    names = list(found.rankings["encoder"].users)
     drawn = draw_persona_figures(tmp_path, found)
     assert [figure.name for figure in drawn] == [f"persona_{name}" for name in FIGURES]
+    final = tmp_path / "results" / "figures" / "final"
+    assert {path.stem for path in final.iterdir()} == {figure.name for figure in drawn}
     for figure in drawn:
         assert all(path.is_file() for path in figure.paths)
+        assert (final / f"{figure.name}.png").read_bytes() == figure.png.read_bytes()
         assert f"n = {users} users, {2 * users} messages" in figure.caption
         assert "Redraw: python -m orchestrator report --study persona_prediction" in figure.caption
     named = {figure.name: figure for figure in drawn}
