@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -138,7 +139,7 @@ def finish(
     from results.analysis import Thresholds, analyze
     from results.collector import collect
     from results.decisions import decide
-    from results.figures import draw_figures
+    from results.figures import draw_figures, write_captions
     from results.persona_report import finish_persona
     from results.registry import append_registry
     from results.report import write_report
@@ -163,7 +164,7 @@ def finish(
             high_variance_share=settings.statistics.high_variance_share,
         ),
     )
-    again = f"python -m orchestrator report --study {plan.study}"
+    again = report_command(workspace, plan.study)
     persona = finish_persona(
         workspace.root,
         collected,
@@ -181,13 +182,16 @@ def finish(
         seed=settings.statistics.seed,
         resamples=settings.statistics.resamples,
     )
-    search = finish_search(workspace.root, study=plan.study, method=settings.search.method)
+    search = finish_search(
+        workspace.root, study=plan.study, method=settings.search.method, command=again
+    )
     figures = [
         *search.figures,
         *draw_figures(workspace.root, collected, analysis, command=again),
         *persona.figures,
         *ablations.figures,
     ]
+    write_captions(workspace.root, figures)
     crash_point("in-report")
     told = report_facts(plan, records, settings=settings, prepared=prepared)
     told |= baseline_repeat(ledger, plan)
@@ -207,6 +211,13 @@ def finish(
     summary = Summary(key, tuple(arm_rows(analysis)), workspace.report.name, findings)
     write_json(workspace.root / SUMMARY_FILE, asdict(summary), depth=1)
     return summary
+
+
+def report_command(workspace: Workspace, study: str) -> str:
+    """What makes figures and report again; without the place where that is the current folder."""
+    here = workspace.storage is None and workspace.root == Path.cwd()
+    place = "" if here else f" --workspace {shlex.quote(workspace.name)}"
+    return f"python -m orchestrator report --study {study}{place}"
 
 
 def baseline_repeat(ledger: Ledger, plan: Plan) -> dict[str, Any]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -65,6 +69,8 @@ def test_cells_of_every_stage_counted_by_hand() -> None:
 
 KINDS = ("prefix", "lora")
 METRIC_FOLDERS = ("all_persona_comparison", "stability", "per_persona_comparison", "persona_pred")
+PERSONA = ("confusion_matrix", "accuracy", "adaptation", "match_curves", "clusters")
+"""The heat map of who is taken for whom first."""
 ABLATIONS = ("lora_targets", "lora_rank", "prefix_length", "online_budget")
 ARTIFACTS = (
     *("data/raw/synthetic/sessions.jsonl", "data/shards/users-00000.parquet"),
@@ -92,6 +98,8 @@ ARTIFACTS = (
     ),
     *(f"results/ablations/{n}.{e}" for n in ABLATIONS for e in ("csv", "png", "svg")),
     *(f"results/figures/final/ablation_{n}.{e}" for n in ABLATIONS for e in ("png", "svg")),
+    *(f"results/figures/final/persona_{n}.{e}" for n in PERSONA for e in ("png", "svg")),
+    "results/figures/final/captions.md",
     *("results/all_persona_summary.md", "results/recommendations.md", "results/report.html"),
     *("REPORT.md", "REPRODUCIBILITY.md", "experiment_registry.csv", "models/users.csv"),
 )
@@ -145,7 +153,7 @@ def test_every_artifact_of_the_design_is_there(finished: Path) -> None:
     assert empty == []
     for name in (*METRIC_FOLDERS, "final"):
         folder = finished / "results" / "figures" / name
-        drawn = {path.suffix for path in folder.iterdir()}
+        drawn = {path.suffix for path in folder.iterdir() if path.name != "captions.md"}
         assert drawn == {".png", ".svg"}, name
     assert all(record.status == "ok" for record in Ledger(finished).records())
 
@@ -162,14 +170,34 @@ def test_no_section_of_the_report_lacks_its_stage(finished: Path) -> None:
         assert f">{title}</h2>" in page
     for title in ("Ablations", "LoRA rank", "Cold start against warm start", "No-harm gate"):
         assert f"\n### {title}\n" in report
-    # What a caption names must draw that figure again in this very workspace.
-    assert set(re.findall(r"Redraw: ([^*]*?)\*", report)) == {
-        "python -m orchestrator report --study full"
-    }
     checks = report.split("## Checkpoints")[1]
     assert re.search(r"Per-user results aggregate and drift is tracked \| passed", checks)
     for line in checks.splitlines():
         assert "| not run |" not in line or line.startswith("| Baseline reproducible")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_what_every_caption_names_draws_the_figures_again(finished: Path) -> None:
+    final = finished / "results" / "figures" / "final"
+    captions = (final / "captions.md").read_text()
+    shown = set(re.findall(r"Redraw: ([^*]*?)\*", (finished / "REPORT.md").read_text()))
+    (command,) = shown | set(re.findall(r"Redraw: (.+)$", captions, re.MULTILINE))
+    figures = {path.name for path in final.glob("*.svg")}
+    assert set(re.findall(r"^## (\S+)$", captions, re.MULTILINE)) == {n[:-4] for n in figures}
+    for path in final.iterdir():
+        path.unlink()
+    program, *words = shlex.split(command)
+    assert program == "python"
+    # In the workspace, whose data/ and results/ must not stand in for the packages.
+    done = subprocess.run(
+        [sys.executable, *words], cwd=finished, capture_output=True, text=True, timeout=300,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert {path.name for path in final.glob("*.svg")} == figures
+    assert (final / "captions.md").read_text() == captions
 
 
 @pytest.mark.ray
