@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from importlib import resources
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from results.figure_style import arm_color, house_style, user_name
 from results.figures import FIGURES, draw_figures, leading_arm, typical_users, write_captions
 from results.record import MetricInfo
 from results.wording import contrast_title
+from tests.browser import opened
 from tests.results_study import fake_collected
 
 
@@ -256,6 +258,23 @@ def test_every_figure_of_a_full_study_fits_a_sheet_with_readable_text(large):
             sizes = [text.get_fontsize() for text in canvas.findobj(Text) if text.get_text()]
             assert min(sizes) * scale >= 5, name
     assert {"forest_steps", "helped_hurt_steps", "macro_metrics_more"} <= drawn_names
+
+
+def test_text_of_a_tall_figure_can_be_read_in_the_page(tmp_path, large):
+    collected, analysis = large
+    (figure,) = draw_figures(tmp_path, collected, analysis, only=frozenset({"macro_metrics"}))
+    style = resources.files("results").joinpath("templates/report.css").read_text()
+    page = tmp_path / "page.html"
+    page.write_text(
+        f'<!DOCTYPE html><meta charset="utf-8"><style>{style}</style>'
+        f'<div style="width: 64rem"><figure>{inline_figure(figure)}</figure></div>'
+    )
+    heights = (
+        "[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().height)"
+    )
+    with opened(tmp_path / "profile") as browser:
+        browser.send("Page.navigate", url=page.as_uri())
+        assert browser.until(f"(all => all.length && Math.min(...all))({heights})") >= 12
 
 
 @pytest.mark.parametrize("name", ["macro_metrics", "metric_by_metric"])
