@@ -75,6 +75,29 @@ class Shown:
 
 
 @dataclass(slots=True)
+class Trail:
+    """What a search tries, for people who watch it; its arms fill it as they go."""
+
+    tries: dict[str, str] = field(default_factory=dict)
+    """Cell id → «candidate 3, rung 1 of 2»."""
+    arms: list[ArmSearch] = field(default_factory=list)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """How each arm stands, as plain JSON values; reads results of cells that are done."""
+        return [row for arm in self.arms if (row := arm.standing()) is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Trying:
+    """Candidates on a rung that have not all ended."""
+
+    configs: Mapping[int, Config]
+    trials: Trials
+    rung: int
+    epochs: int | None
+
+
+@dataclass(slots=True)
 class ArmSearch:
     """The search of one arm."""
 
@@ -84,11 +107,14 @@ class ArmSearch:
     read: Read
     users: Sequence[str]
     epochs: int
+    trail: Trail = field(default_factory=Trail)
     configs: list[Config] = field(default_factory=list)
     history: list[Shown] = field(default_factory=list)
+    _trying: _Trying | None = None
 
     def run(self) -> Generator[list[PlannedCell], None, Config]:
         """Yields the cells that are needed; returns the chosen config."""
+        self.trail.arms.append(self)
         yield from self._first_rung()
         for rung in range(1, self._rungs):
             numbers = promoted(self._standings(rung - 1))
@@ -169,9 +195,53 @@ class ArmSearch:
         """Try candidates on a rung, and note what they showed."""
         epochs = None if self._per_user else epoch_rungs(self.epochs)[rung]
         trials = self._trials(configs, rung)
+        self._trying = _Trying(configs, trials, rung, epochs)
+        tried = {one.cell.cell_id: one.numbers for one in trials.tried}
+        for cell_id, numbers in {**trials.spent, **tried}.items():
+            words = f"{told_candidates(numbers)}, rung {rung + 1} of {self._rungs}"
+            self.trail.tries[cell_id] = words
         yield trials.cells
+        self._trying = None
         for number, config in configs.items():
             self.history.append(self._shown(number, config, trials, rung=rung, epochs=epochs))
+
+    def standing(self) -> dict[str, Any] | None:
+        """The best so far on the last rung that anybody has ended; None before the first."""
+        shown = [one for one in (*self.history, *self._ended()) if one.scores]
+        rung = max((one.rung for one in shown), default=0)
+        scores = {one.candidate: one.scores for one in shown if one.rung == rung}
+        if not scores:
+            return None
+        field_ = [Standing(number, own) for number, own in sorted(scores.items())]
+        best = ranking(field_)[0]
+        macro = {standing.number: standing.macro for standing in field_}
+        trying = self._trying
+        coming = trying.configs.keys() if trying is not None and trying.rung == rung else ()
+        return {
+            "arm": self.cells.arm.name,
+            "rung": rung + 1,
+            "rungs": self._rungs,
+            "tried": len(scores),
+            "candidates": len({*scores, *coming}),
+            "best": best,
+            "nll": macro[best],
+            "default_nll": macro.get(DEFAULT),
+        }
+
+    def _ended(self) -> list[Shown]:
+        """What those candidates of the present rung showed of whom all cells are there."""
+        now = self._trying
+        if now is None:
+            return []
+        whole = [
+            number
+            for number in now.configs
+            if all(self.read(t.cell.cell_id) for t in now.trials.tried if number in t.numbers)
+        ]
+        return [
+            self._shown(number, now.configs[number], now.trials, rung=now.rung, epochs=now.epochs)
+            for number in whole
+        ]
 
     def _shown(
         self, number: int, config: Config, trials: Trials, *, rung: int, epochs: int | None
@@ -208,6 +278,19 @@ def _renamed(cells: Sequence[PlannedCell], *, end: str) -> list[PlannedCell]:
     ]
 
 
+def told_candidates(numbers: Sequence[int]) -> str:
+    """«candidate 3», «the default and candidates 1–7»."""
+    others = [number for number in sorted(numbers) if number != DEFAULT]
+    default = "the default" if DEFAULT in numbers else ""
+    if not others:
+        return default
+    listed = ", ".join(map(str, others))
+    if len(others) > 2 and others[-1] - others[0] == len(others) - 1:
+        listed = f"{others[0]}–{others[-1]}"
+    word = "candidate" if len(others) == 1 else "candidates"
+    return " and ".join(filter(None, (default, f"{word} {listed}")))
+
+
 def arm_search(
     name: str,
     settings: Settings,
@@ -217,6 +300,7 @@ def arm_search(
     ranges: Mapping[str, Range],
     choices: Choices,
     read: Read,
+    trail: Trail | None = None,
 ) -> ArmSearch:
     """The search of an arm, with what was chosen for the arms below it."""
     arm = _arm(with_choices(study, choices), name)
@@ -231,6 +315,7 @@ def arm_search(
         read,
         facts.users,
         int(epochs),
+        trail or Trail(),
     )
 
 

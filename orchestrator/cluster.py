@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.cluster_address import AUTO, HeadAddress, reachable_head
 from orchestrator.exit_codes import InfrastructureError
@@ -78,6 +78,54 @@ def _cluster_gpu_bytes() -> int:
             f"no process of the cluster told its GPU's memory within {ANSWER_SECONDS:.0f} s; is "
             "something else using all of it?"
         ) from error
+
+
+Answer = TypeVar("Answer")
+
+
+class NoAnswerError(InfrastructureError):
+    """A node of the cluster did not do what it was asked to."""
+
+
+def ask_a_node(
+    function: Callable[..., Answer],
+    *arguments: Any,
+    machine: Machine,
+    address: str,
+    resources: Mapping[str, float],
+    seconds: float,
+) -> Answer:
+    """Call a function on a node of the cluster, which is joined for it unless it is already.
+
+    Args:
+        function: of one of the program's own modules.
+        arguments: of the function.
+        machine: see ``ray_session``.
+        address: of the cluster.
+        resources: that must be free there, as Ray counts them.
+        seconds: until there must be an answer.
+
+    Raises:
+        NoAnswerError: no node had room in time, or the function raised.
+        InfrastructureError: there is no such Ray.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            stack.enter_context(ray_session(machine, address=address, dashboard=False))
+        gpus = resources.get("GPU", 0.0)
+        task = ray.remote(num_cpus=resources["CPU"], num_gpus=gpus, max_retries=0)(function)
+        asked = task.remote(*arguments)
+        try:
+            found: Answer = ray.get(asked, timeout=seconds)
+        except GetTimeoutError:
+            ray.cancel(asked, force=True)
+            raise NoAnswerError(f"no node answered within {seconds:.0f} s") from None
+        except RayError as error:
+            raise NoAnswerError(str(error).strip().splitlines()[-1]) from error
+    return found
 
 
 @contextmanager

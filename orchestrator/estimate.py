@@ -8,13 +8,14 @@ how many of them a cell has, and when the last of many cells ends.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import zip_longest
 from typing import Literal
 
 from data.schema import ItemId, Session, UserData, items_of, online_examples
+from orchestrator.candidate_cells import STAGE
 from orchestrator.cell_queue import CellQueue
 from orchestrator.exit_codes import InputError
 from orchestrator.plan import PlannedCell
@@ -193,6 +194,8 @@ class Estimate:
     total_seconds: float
     cells: Mapping[str, int] = field(default_factory=dict)
     """Stage → how many cells its seconds are of."""
+    search_seconds: float = 0.0
+    """Of ``sweep_seconds``, the search's."""
 
 
 def estimate(
@@ -208,9 +211,30 @@ def estimate(
     stages: dict[str, float] = {}
     for cell in cells:
         stages[cell.stage] = stages.get(cell.stage, 0.0) + seconds[cell.cell_id]
-    sweep = schedule_seconds(cells, finished=finished, seconds=seconds, actors=actors)
-    total = sweep + START_SECONDS + REPORT_SECONDS if sweep else 0.0
-    return Estimate(stages, sweep, total, dict(Counter(cell.stage for cell in cells)))
+    # The study is planned when its search has ended.
+    search, sweep = (
+        schedule_seconds(part, finished=finished, seconds=seconds, actors=actors)
+        for part in _search_apart(cells)
+    )
+    both = search + sweep
+    return Estimate(
+        stages,
+        both,
+        both + START_SECONDS + REPORT_SECONDS if both else 0.0,
+        dict(Counter(cell.stage for cell in cells)),
+        search,
+    )
+
+
+def _search_apart(cells: Sequence[PlannedCell]) -> Iterator[list[PlannedCell]]:
+    """A search's cells and the others, each without what they need of one another."""
+    for searched in (True, False):
+        part = [cell for cell in cells if (cell.stage == STAGE) == searched]
+        ids = {cell.cell_id for cell in part}
+        yield [
+            replace(cell, depends_on=tuple(name for name in cell.depends_on if name in ids))
+            for cell in part
+        ]
 
 
 def schedule_seconds(

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from data.manifest import Prepared
-from orchestrator.forecast import planned_and_spent, planned_stages
+from orchestrator.forecast import stage_times
 from orchestrator.keeper import source_commit
 from orchestrator.layers import resolve_settings
 from orchestrator.left_out import held_out, left_out, own_adapters, time_order
@@ -123,11 +123,7 @@ def reproducibility_facts(
             "chat template": first.template_sha256,
         },
         prepare_seconds=prepared.seconds["total"],
-        planned_and_spent=planned_and_spent(
-            plan,
-            {name: record.seconds.get("total", 0.0) for name, record in records.items()},
-            planned=planned_stages(prepared.workspace, study=plan.study),
-        ),
+        planned_and_spent=stage_times(prepared.workspace, plan, records),
         expected=EXPECTED_TIMES,
     )
 

@@ -17,6 +17,7 @@ from data.writing import write_json
 from orchestrator.ablation_points import ablation_points
 from orchestrator.export import export_models
 from orchestrator.facts import report_facts, reproducibility_facts
+from orchestrator.forecast import stage_times
 from orchestrator.identity import canonical_json
 from orchestrator.keeper import source_commit
 from orchestrator.plan import Plan
@@ -145,6 +146,7 @@ def finish(
     from results.report import write_report
     from results.report_ablations import finish_ablations
     from results.report_search import finish_search
+    from results.report_spent import spent_told
     from results.reproducibility import write_reproducibility
     from results.tables import TableFacts, write_tables
 
@@ -198,6 +200,8 @@ def finish(
     told |= persona.told(told)
     told |= ablations.told(told)
     told |= search.told(told)
+    retried = sum(record.attempts > 1 for record in records.values())
+    told |= spent_told(stage_times(workspace.root, plan, records), retried=retried, known=told)
     decisions = decide(analysis, persona=persona.change)
     write_report(workspace.root, collected, analysis, decisions, figures, told)
     how = reproducibility_facts(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.manifest import Prepared
 from data.writing import write_json
+from orchestrator.candidate_cells import STAGE
+from orchestrator.cluster import NoAnswerError, ask_a_node
 from orchestrator.estimate import (
     Estimate,
     Speeds,
@@ -22,12 +23,11 @@ from orchestrator.estimate import (
 from orchestrator.model_facts import model_shape
 from orchestrator.placement import Placement
 from orchestrator.plan import Plan, PlannedCell
+from results.stage_times import StageTime
 
 if TYPE_CHECKING:
-    from data.schema import UserData
-    from orchestrator.probe import Measured
     from orchestrator.study import Request
-    from tasks.cell import CellSpec
+    from results.record import Record
 
 FORECASTS = Path("results/forecasts.json")
 WORTH_WORK = 2000.0
@@ -89,10 +89,11 @@ def _probe(
 ) -> Probed | str:
     """What was measured, or why nothing was."""
     from orchestrator.probe import (
+        CLUSTER_SECONDS,
         MOST_USERS,
-        ProbeError,
         can_probe,
         measure,
+        measure_within,
         miniatures,
         sample_users,
         shortened,
@@ -117,30 +118,24 @@ def _probe(
     if request.address is None:
         found = measure(specs, users=small)
         return Probed(UserSizes.of(users), found.speeds, _busy(found.cpu_share, "this machine"))
+    resources = placement.resources()
     try:
-        found = _measured_there(request, specs, small, placement)
-    except ProbeError as error:
+        found = ask_a_node(
+            measure_within,
+            resources.get("GPU", 0.0),
+            specs,
+            small,
+            machine=request.machine,
+            address=request.address,
+            resources=resources,
+            seconds=CLUSTER_SECONDS,
+        )
+    except NoAnswerError as error:
         return f"the probe on the cluster gave none ({error})"
     notes = [*_busy(found.cpu_share, "the cluster's node")]
     if len(request.nodes) > 1:
         notes.append(f"measured on one of {len(request.nodes)} nodes, as if all were like it")
     return Probed(UserSizes.of(users), found.speeds, tuple(notes))
-
-
-def _measured_there(
-    request: Request, specs: Sequence[CellSpec], users: Sequence[UserData], placement: Placement
-) -> Measured:
-    """The probe on a node of the cluster, which a run has joined already and a plan has not."""
-    import ray
-
-    from orchestrator.cluster import ray_session
-    from orchestrator.probe import measure_on_cluster
-
-    with ExitStack() as stack:
-        if not ray.is_initialized():
-            session = ray_session(request.machine, address=request.address, dashboard=False)
-            stack.enter_context(session)
-        return measure_on_cluster(specs, users=users, resources=placement.resources())
 
 
 def cells_to_measure(plan: Plan, *, done: Collection[str]) -> list[PlannedCell]:
@@ -167,37 +162,74 @@ def is_worth_it(plan: Plan, done: Collection[str]) -> bool:
 
 
 def keep_forecast(workspace: Path, found: Estimate, *, study: str) -> None:
-    """Remember what a study is expected to take; the first forecast of its stages stays."""
-    known = _read(workspace)
-    stages = {stage: round(seconds, 1) for stage, seconds in found.stages.items()}
-    if set(known.get(study, {})) != set(stages):
-        write_json(workspace / FORECASTS, known | {study: stages}, depth=2)
+    """Remember what a study is expected to take.
+
+    Of a stage with as many cells as before, the first forecast stays: a run that goes on is
+    measured against what was said at its beginning.
+    """
+    everything = _read(workspace)
+    known = everything.get(study, {})
+    stages = dict(known)
+    for stage, seconds in found.stages.items():
+        if known.get(stage, {}).get("cells") != found.cells[stage]:
+            stages[stage] = {"seconds": round(seconds, 1), "cells": found.cells[stage]}
+    if stages != known:
+        write_json(workspace / FORECASTS, everything | {study: stages}, depth=3)
 
 
 def planned_stages(workspace: Path, *, study: str) -> dict[str, float]:
     """Seconds of trials that each stage was expected to take; empty where nothing was said."""
-    return _read(workspace).get(study, {})
+    return {stage: one["seconds"] for stage, one in _read(workspace).get(study, {}).items()}
 
 
-def _read(workspace: Path) -> dict[str, dict[str, float]]:
+def _read(workspace: Path) -> dict[str, dict[str, dict[str, float]]]:
     try:
         values = json.loads((workspace / FORECASTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return {
+            str(study): {
+                str(stage): {name: float(one[name]) for name in ("seconds", "cells")}
+                for stage, one in stages.items()
+            }
+            for study, stages in values.items()
+        }
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return {}
-    return values if isinstance(values, dict) else {}
 
 
-def planned_and_spent(
-    plan: Plan, spent: Mapping[str, float], *, planned: Mapping[str, float]
-) -> Sequence[tuple[str, float, float]]:
-    """(stage, planned, spent) seconds of trials, of the stages that a forecast was made for.
+def stage_times(workspace: Path, plan: Plan, records: Mapping[str, Record]) -> list[StageTime]:
+    """Planned and spent seconds of each stage, a search's cells before the others.
 
-    Args:
-        plan: whose cells are meant.
-        spent: cell id → seconds.
-        planned: stage → seconds.
+    Raises:
+        RecordError: the list of the search's cells cannot be read.
     """
-    seconds: dict[str, float] = {}
-    for cell in plan.cells:
-        seconds[cell.stage] = seconds.get(cell.stage, 0.0) + spent.get(cell.cell_id, 0.0)
-    return [(stage, planned[stage], seconds[stage]) for stage in plan.stages if stage in planned]
+    from results.search import cells_path, read_cells
+
+    planned = planned_stages(workspace, study=plan.study)
+    times = [
+        StageTime(
+            stage=stage,
+            cells=len(cells),
+            failed=sum(cell.cell_id not in records for cell in cells),
+            planned=planned.get(stage),
+            spent=sum(_seconds(records[c.cell_id]) for c in cells if c.cell_id in records),
+        )
+        for stage in plan.stages
+        for cells in (plan.of_stage(stage),)
+    ]
+    searched = read_cells(cells_path(workspace, plan.study))
+    # The last training of a shared arm is the study's own.
+    own = searched[~searched["cell_id"].isin(plan.ids)]
+    if len(own):
+        search = StageTime(
+            stage=STAGE,
+            cells=len(own),
+            failed=int(own["seconds"].isna().sum()),
+            planned=planned.get(STAGE),
+            spent=float(own["seconds"].sum()),
+        )
+        times.insert(0, search)
+    return times
+
+
+def _seconds(record: Record) -> float:
+    return record.seconds.get("total", 0.0)

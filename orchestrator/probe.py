@@ -8,7 +8,7 @@ wide as in the study and everything a cell does is in its time. Writes nothing i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,10 +40,6 @@ MOST_PARAMETERS = {"cpu": 30_000_000, "cuda": 2_000_000_000}
 """A larger base cannot be loaded and measured within the budget."""
 CLUSTER_SECONDS = 180.0
 """In which a node must have room for the probe, fetch the program, load it and measure."""
-
-
-class ProbeError(RuntimeError):
-    """The cluster gave no measurement; the message says why."""
 
 
 def can_probe(shape: ModelShape | None, *, device: str) -> bool:
@@ -112,33 +108,10 @@ def measure(specs: Sequence[CellSpec], *, users: Sequence[UserData]) -> Measured
     return Measured(Speeds({step: seconds * share for step, seconds in found.items()}), share)
 
 
-def measure_on_cluster(
-    specs: Sequence[CellSpec], *, users: Sequence[UserData], resources: Mapping[str, float]
+def measure_within(
+    gpu_share: float, specs: Sequence[CellSpec], users: Sequence[UserData]
 ) -> Measured:
-    """The same as a task on a node that has a trial's resources free; Ray must be up.
-
-    Raises:
-        ProbeError: no node had room in time, or the miniatures did not run there.
-    """
-    import ray
-    from ray.exceptions import GetTimeoutError, RayError
-
-    gpus = resources.get("GPU", 0.0)
-    task = ray.remote(num_cpus=resources["CPU"], num_gpus=gpus, max_retries=0)(_measure_within)
-    asked = task.remote(list(specs), list(users), gpus)
-    try:
-        found: Measured = ray.get(asked, timeout=CLUSTER_SECONDS)
-    except GetTimeoutError:
-        ray.cancel(asked, force=True)
-        raise ProbeError(f"no node measured within {CLUSTER_SECONDS:.0f} s") from None
-    except RayError as error:
-        raise ProbeError(str(error).strip().splitlines()[-1]) from error
-    return found
-
-
-def _measure_within(
-    specs: Sequence[CellSpec], users: Sequence[UserData], gpu_share: float
-) -> Measured:
+    """The same in a process of a cluster that may use a share of a GPU."""
     from tasks.memory import limit_gpu_memory
 
     limit_gpu_memory(gpu_share)

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from orchestrator.live_board import LiveBoard
 from orchestrator.plan import PlannedCell
-from orchestrator.sweep_view import duration, sweep_view
+from orchestrator.sweep_view import sweep_view, time_left
 from orchestrator.tally import StageCount, SweepTally
 from orchestrator.worker import NO_METRIC, CellReport
 
@@ -88,7 +88,7 @@ def progress_line(tally: SweepTally, stage: StageCount) -> str:
     parts += [f"{stage.failed} failed"] if stage.failed else []
     parts += [f"all {tally.done}/{tally.total}"]
     parts += [f"best {_best(stage)}"] if stage.best_macro != NO_METRIC else []
-    parts += [f"about {duration(left)} left"] if left else []
+    parts += [time_left(left)] if left else []
     return ", ".join(parts)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 
-from orchestrator.arm_search import Cells, Read, Shown, arm_search
+from orchestrator.arm_search import Cells, Read, Shown, Trail, arm_search
 from orchestrator.candidates import Config, space_of
 from orchestrator.choices import Choices, levels
 from orchestrator.exit_codes import InputError
@@ -30,7 +30,9 @@ class Searched:
     history: tuple[Shown, ...]
 
 
-def search_study(settings: Settings, *, study: Study, facts: Facts, read: Read) -> Cells:
+def search_study(
+    settings: Settings, *, study: Study, facts: Facts, read: Read, trail: Trail | None = None
+) -> Cells:
     """Yields the cells that are needed next; returns a ``Searched``.
 
     Arms are searched in the study's order; those that do not build upon one another side by side,
@@ -42,7 +44,14 @@ def search_study(settings: Settings, *, study: Study, facts: Facts, read: Read) 
     for level in levels(study, ranges):
         searches = {
             name: arm_search(
-                name, settings, study, facts, ranges=ranges[name], choices=choices, read=read
+                name,
+                settings,
+                study,
+                facts,
+                ranges=ranges[name],
+                choices=choices,
+                read=read,
+                trail=trail,
             )
             for name in level
         }
@@ -107,14 +116,23 @@ class Search:
     Args:
         steps: from ``search_study``.
         finished: those of the given cells that are in the ledger.
+        trail: filled by the steps.
     """
 
     def __init__(
-        self, steps: Cells, *, finished: Callable[[Collection[str]], Collection[str]]
+        self,
+        steps: Cells,
+        *,
+        finished: Callable[[Collection[str]], Collection[str]],
+        trail: Trail | None = None,
     ) -> None:
         self._steps = steps
         self._finished = finished
-        self._tried: set[str] = set()
+        self.trail = trail or Trail()
+        self.tried: dict[str, str] = {}
+        """Cells that were asked for, with their arms."""
+        self.missing: set[str] = set()
+        """Those of them that were not in the ledger."""
         self._step = 0
         self._done: dict[str, str] = {}
         self.result: Searched | None = None
@@ -138,8 +156,9 @@ class Search:
             self._step += 1
             finished = self._finished(cells)
             self._done |= {name: cells[name].arm for name in finished}
-            new = cells.keys() - self._tried
-            self._tried |= cells.keys()
+            new = cells.keys() - self.tried.keys()
+            self.tried |= {name: cell.arm for name, cell in cells.items()}
+            self.missing |= new - set(finished)
             if new - set(finished):
                 return list(cells.values()), finished
         return [], ()

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from orchestrator.arm_search import CellResult, Read, Shown
+from orchestrator.arm_search import CellResult, Read, Shown, Trail
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.plan import Facts
 from orchestrator.search import Search, Searched, search_study
@@ -20,7 +20,7 @@ from orchestrator.sweeping import Sweeper
 from results.collector import ITEMS_FILE
 from results.files import write_csv
 from results.ledger import Ledger
-from results.search import search_path
+from results.search import CELL_COLUMNS, cells_path, search_path
 from search_spaces.space import Study
 
 METRICS = ("nll", "rouge_l")
@@ -31,12 +31,13 @@ ONLY = 0
 
 def open_search(settings: Settings, *, study: Study, facts: Facts, ledger: Ledger) -> Search:
     """The search of a study over what its ledger holds."""
-    steps = search_study(settings, study=study, facts=facts, read=reader(ledger))
+    trail = Trail()
+    steps = search_study(settings, study=study, facts=facts, read=reader(ledger), trail=trail)
 
     def finished(cell_ids: Collection[str]) -> Collection[str]:
         return ledger.finished(cell_ids).keys()
 
-    return Search(steps, finished=finished)
+    return Search(steps, finished=finished, trail=trail)
 
 
 def run_search(search: Search, *, sweeper: Sweeper, ledger: Ledger) -> Searched:
@@ -47,7 +48,13 @@ def run_search(search: Search, *, sweeper: Sweeper, ledger: Ledger) -> Searched:
     """
     cells, finished = search.next_cells()
     if cells:
-        sweeper.run(cells, finished=set(finished), ledger=ledger, more=search.next_cells)
+        sweeper.run(
+            cells,
+            finished=set(finished),
+            ledger=ledger,
+            more=search.next_cells,
+            trail=search.trail,
+        )
     if search.result is None:
         raise InfrastructureError("the search stopped halfway; give the same command again")
     return search.result
@@ -102,7 +109,9 @@ def history_table(searched: Searched) -> pd.DataFrame:
     for one in searched.history:
         place = (one.arm, one.rung)
         most[place] = max(most.get(place, 0), len(one.scores))
-    return pd.DataFrame([_row(one, most[one.arm, one.rung]) for one in searched.history])
+    table = pd.DataFrame([_row(one, most[one.arm, one.rung]) for one in searched.history])
+    # Whole numbers, and nothing where the rungs are numbers of users.
+    return table.astype({"epochs": "Int64"}) if len(table) else table
 
 
 def _row(one: Shown, most: int) -> dict[str, Any]:
@@ -126,6 +135,16 @@ def _row(one: Shown, most: int) -> dict[str, Any]:
 def write_history(searched: Searched, root: Path, *, study: str) -> Path:
     """Write ``results/search/<study>.csv``."""
     return write_csv(search_path(root, study), history_table(searched))
+
+
+def write_cells(search: Search, root: Path, *, study: str, ledger: Ledger) -> Path:
+    """Write which cells the search asked for, and the seconds of those that the ledger has."""
+    rows = []
+    for name, arm in search.tried.items():
+        record = ledger.load(name)
+        seconds = None if record is None else record.seconds.get("total", 0.0)
+        rows.append({"cell_id": name, "arm": arm, "seconds": seconds})
+    return write_csv(cells_path(root, study), pd.DataFrame(rows, columns=list(CELL_COLUMNS)))
 
 
 def told_choices(searched: Searched) -> list[str]:

@@ -19,6 +19,8 @@ from orchestrator.worker import CellReport
 from results.lock import TIMEOUT_SECONDS, heartbeat_age
 
 STATUS_FILE = Path("results/status.json")
+RUNNING = ("starting", "running", "draining", "reporting")
+"""States of a run that has not ended."""
 WRITE_SECONDS = 1.0
 TELL_SECONDS = 10.0
 
@@ -59,7 +61,7 @@ class StatusFile:
         self._now_and_then()
 
     def started(self, cell: PlannedCell) -> None:
-        """A cell was given to a trial."""
+        """A cell's trial has started."""
         self._now_and_then()
 
     def finished(self, cell: PlannedCell, report: CellReport) -> None:
@@ -80,7 +82,9 @@ class StatusFile:
     def _write(self) -> None:
         self._written = time.monotonic()
         if self._tally is not None:
-            self.values["progress"] = self._tally.snapshot()
+            progress = self._tally.snapshot()
+            ended = self.values["state"] not in RUNNING
+            self.values["progress"] = settled(progress) if ended else progress
         if self._board is not None:
             self.values["leaderboard"] = self._board.rows()
         write_json(self.path, self.values | {"updated_utc": _now()}, depth=2)
@@ -96,6 +100,36 @@ def read_status(root: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None
+
+
+def settled(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """The progress of a run that has ended: nothing runs in it, and nothing is to come."""
+    stages = [{**stage, "running": 0} for stage in progress.get("stages", ())]
+    return {**progress, "stages": stages, "now": [], "seconds_left": None, "ended": True}
+
+
+def present_progress(
+    status: Mapping[str, Any], *, running: bool, now: datetime | None = None
+) -> Mapping[str, Any]:
+    """The progress as it is at the time of reading.
+
+    The file is written when something happens: in a long cell its times stand still.
+    """
+    progress = status.get("progress", {})
+    if not progress or not running:
+        return settled(progress) if progress else progress
+    now = now or datetime.now(UTC)
+    try:
+        began, updated = (
+            datetime.fromisoformat(status[name]) for name in ("started_utc", "updated_utc")
+        )
+        seconds = max(progress["seconds"], (now - began).total_seconds())
+        left = progress["seconds_left"]
+        if left is not None:
+            left = max(0.0, left - max(0.0, (now - updated).total_seconds()))
+    except (KeyError, TypeError, ValueError):
+        return progress
+    return {**progress, "seconds": seconds, "seconds_left": left}
 
 
 def is_alive(status: Mapping[str, Any], root: Path) -> bool:

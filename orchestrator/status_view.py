@@ -12,13 +12,12 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.exit_codes import InputError
-from orchestrator.status import is_alive, read_status
+from orchestrator.status import RUNNING, is_alive, present_progress, read_status
 from orchestrator.stored_workspace import refresh_status
 from orchestrator.sweep_view import sweep_view
 from orchestrator.worker import NO_METRIC
 from orchestrator.workspace import Workspace
 
-RUNNING = ("starting", "running", "draining", "reporting")
 WATCH_SECONDS = 2.0
 SHOWN_FAILURES = 10
 DIED = "died; give the same command again"
@@ -46,7 +45,7 @@ def is_running(status: Mapping[str, Any]) -> bool:
 
 def status_view(status: Mapping[str, Any]) -> Group:
     """State, address of the dashboard, counts, leaderboard, and what failed and why."""
-    progress = status.get("progress", {})
+    progress = present_progress(status, running=is_running(status))
     lines = [f"study {status['study']}: {status['state']}"]
     if is_running(status) and status.get("dashboard"):
         lines.append(f"Ray dashboard: http://{status['dashboard']} (token: ray get-auth-token)")
@@ -84,9 +83,14 @@ def watch_status(
         for status in found:
             console.print(status_view(status))
         return
-    with Live(status_view(next(found)), console=console, auto_refresh=False) as live:
-        for status in found:
-            live.update(status_view(status), refresh=True)
+    latest = [next(found)]
+    # Drawn again and again, as times go on between two changes.
+    live = Live(
+        get_renderable=lambda: status_view(latest[0]), console=console, refresh_per_second=1
+    )
+    with live:
+        for latest[0] in found:
+            live.refresh()
 
 
 def watch_json(

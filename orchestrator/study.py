@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 from data.catalog import resolve_source
 from data.manifest import Prepared, load_prepared
@@ -19,7 +19,7 @@ from orchestrator.cluster import RaySession, check_shared_storage, ray_session
 from orchestrator.embedding import with_clusters
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
-from orchestrator.forecast import forecast_plan, is_worth_it, keep_forecast
+from orchestrator.forecast import Probed, forecast_plan, is_worth_it, keep_forecast
 from orchestrator.keeper import source_commit
 from orchestrator.left_out import left_out
 from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, resolved_dtype
@@ -159,10 +159,10 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
                 fence=mine.confirm,
                 stored=mine.stored,
             )
-            choices = _choices(request, facts=facts, sweeper=sweeper)
-            study = with_choices(request.study, choices)
+            chosen = _choices(request, facts=facts, sweeper=sweeper, prepared=prepared)
+            study = with_choices(request.study, chosen.choices)
             plan = make_plan(request.settings, study=study, facts=facts)
-            run = _Run(request, plan, choices, sweeper)
+            run = _Run(request, plan, chosen, sweeper)
             return run.go(prepared=prepared, facts=facts, model=model, began=began)
     finally:
         if not started:
@@ -202,20 +202,67 @@ class _Ray:
         return self.session
 
 
-def _choices(request: Request, *, facts: Facts, sweeper: Sweeper) -> Choices:
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What a search left: its choices, the ids of cells that it ran now, what was probed for it."""
+
+    choices: Choices = field(default_factory=dict)
+    ran: frozenset[str] = frozenset()
+    probed: Probed | None = None
+
+
+def _choices(request: Request, *, facts: Facts, sweeper: Sweeper, prepared: Prepared) -> _Chosen:
     """What the search chooses for the study's arms; nothing where none was asked for."""
     if request.settings.search.method == "none":
-        return {}
-    from orchestrator.search_stage import open_search, run_search, told_choices, write_history
+        return _Chosen()
+    from orchestrator.search_stage import (
+        open_search,
+        run_search,
+        told_choices,
+        write_cells,
+        write_history,
+    )
 
     study, ledger = request.study, Ledger(request.workspace.root)
     sweeper.screen.say(f"Searching ({request.settings.search.method}) on validation …")
+    probed = _forecast_search(request, facts, ledger, sweeper=sweeper, prepared=prepared)
     search = open_search(request.settings, study=study, facts=facts, ledger=ledger)
     searched = run_search(search, sweeper=sweeper, ledger=ledger)
     write_history(searched, request.workspace.root, study=study.name)
+    write_cells(search, request.workspace.root, study=study.name, ledger=ledger)
     for line in told_choices(searched):
         sweeper.screen.say(f"Chosen for {line}")
-    return searched.choices
+    return _Chosen(searched.choices, frozenset(ledger.finished(search.missing)), probed)
+
+
+def _forecast_search(
+    request: Request, facts: Facts, ledger: Ledger, *, sweeper: Sweeper, prepared: Prepared
+) -> Probed | None:
+    """Say what the search and the study take at most, before the first candidate is tried."""
+    from orchestrator.outlook import searched_cells
+
+    searches, choices = searched_cells(request, facts, ledger)
+    if choices:
+        return None  # The search is done already.
+    plan = make_plan(request.settings, study=request.study, facts=facts)
+    done = ledger.finished(plan.ids).keys() | {
+        cell.cell_id for own in searches.values() for cell in own.finished
+    }
+    stand_ins = [cell for own in searches.values() for cell in own.cells]
+    whole = replace(plan, cells=(*plan.cells, *stand_ins))
+    if not is_worth_it(whole, done):
+        return None
+    if request.address is not None:
+        sweeper.start_ray()
+    found = forecast_plan(request, whole, sweeper.placement, done=done, prepared=prepared)
+    if found.estimate is not None:
+        keep_forecast(request.workspace.root, found.estimate, study=plan.study)
+        whole_seconds, search_seconds = found.estimate.total_seconds, found.estimate.search_seconds
+        sweeper.screen.say(
+            f"Expected: at most about {duration(whole_seconds)}, of which the search takes up to "
+            f"{duration(search_seconds)}"
+        )
+    return found.probed
 
 
 def _prepared(request: Request, ray: _Ray, screen: Screen) -> Prepared:
@@ -280,7 +327,7 @@ class _Run:
 
     request: Request
     plan: Plan
-    choices: Choices
+    chosen: _Chosen
     sweeper: Sweeper
 
     def go(self, *, prepared: Prepared, facts: Facts, model: ModelFacts, began: float) -> Outcome:
@@ -305,7 +352,7 @@ class _Run:
             plan=self.plan,
             facts=facts,
             base_name=model.base_name,
-            choices=self.choices,
+            choices=self.chosen.choices,
         )
         if todo:
             self._forecast(prepared, done=self.plan.ids - todo)
@@ -369,9 +416,18 @@ class _Run:
     def _forecast(self, prepared: Prepared, *, done: set[str]) -> None:
         """Say how long the run should take, and keep that for the report."""
         request, plan = self.request, self.plan
-        if request.address is not None or not is_worth_it(plan, done):
+        if not is_worth_it(plan, done):
             return
-        found = forecast_plan(request, plan, self.sweeper.placement, done=done, prepared=prepared)
+        if request.address is not None:
+            self.sweeper.start_ray()
+        found = forecast_plan(
+            request,
+            plan,
+            self.sweeper.placement,
+            done=done,
+            prepared=prepared,
+            probed=self.chosen.probed,
+        )
         if found.estimate is not None:
             keep_forecast(request.workspace.root, found.estimate, study=plan.study)
             self.sweeper.screen.say(f"Expected: about {duration(found.estimate.total_seconds)}")
@@ -397,8 +453,9 @@ class _Run:
     ) -> Outcome:
         return Outcome(
             summary=summary,
-            ran=len(records) - reused,
-            reused=reused,
+            # What the search ran is no less run, also where the study then finds it done.
+            ran=len(records) - reused + len(self.chosen.ran),
+            reused=reused - len(self.chosen.ran & records.keys()),
             failures=tuple(failures_of(self.plan, records, ledger)),
             seconds=time.monotonic() - began,
         )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SHOWN_ARMS = 12
 SHOWN_NOW = 8
 LEADERBOARD = "Macro ROUGE-L on test so far; lift over the baseline, same users, 95 % t interval"
+SEARCH = "Search so far: validation NLL per token, lower is better"
+ALMOST_SECONDS = 5.0
 COUNTS = ("running", "failed", "blocked")
 
 
@@ -26,23 +28,39 @@ def sweep_view(progress: Mapping[str, Any], standings: Sequence[Mapping[str, Any
     if progress.get("stages"):
         parts += [Text(stages_title(progress), style="bold"), stages_table(progress)]
     parts += [Text(now_line(cell)) for cell in progress.get("now", ())[:SHOWN_NOW]]
+    if progress.get("search") and progress.get("searching"):
+        parts += [Text(SEARCH, style="bold"), search_table(progress["search"])]
     if standings:
         parts += [Text(LEADERBOARD, style="bold"), leaderboard_table(standings)]
     return Group(*parts)
 
 
 def stages_title(progress: Mapping[str, Any]) -> str:
-    """Cells done, the time so far and the time left."""
-    ended, total = (sum(one[name] for one in progress["stages"]) for name in ("done", "total"))
+    """Cells done, the time so far and the time left; of a run that has ended, its time alone."""
+    done, total = (sum(one[name] for one in progress["stages"]) for name in ("done", "total"))
+    spent = duration(progress["seconds"])
+    if progress.get("ended"):
+        return f"{done} of {total} cells, {spent} in all"
     left = progress["seconds_left"]
-    rest = "estimating the time left" if left is None else f"about {duration(left)} left"
-    if ended == total:
-        rest = "none left"
-    return f"{ended} of {total} cells, {duration(progress['seconds'])} so far, {rest}"
+    rest = "estimating the time left" if left is None else time_left(left)
+    if progress.get("searching"):
+        # A search knows its next step alone.
+        return f"{done} of {total} cells known so far, {spent} so far, searching"
+    return f"{done} of {total} cells, {spent} so far, {'none left' if done == total else rest}"
+
+
+def time_left(seconds: float) -> str:
+    """«about 3 min 20 s left»; the last seconds are not counted down."""
+    return "almost done" if seconds < ALMOST_SECONDS else f"about {duration(seconds)} left"
 
 
 def now_line(cell: Mapping[str, Any]) -> str:
-    """«now: personalize lora_per_user, seed 0, test, 12 users (user_1 … user_12)»."""
+    """«now: personalize lora_per_user, seed 0, test, 12 users (user_1 … user_12)».
+
+    Of a search: «now: train lora_all, candidate 3, rung 1 of 2, 12 users».
+    """
+    if cell.get("tries"):
+        return f"now: {cell['purpose']} {cell['arm']}, {cell['tries']}, {cell['users']:,} users"
     users = f"{cell['users']:,} users ({cell['first_user']} … {cell['last_user']})"
     if cell["users"] == 1:
         users = str(cell["first_user"])
@@ -90,6 +108,29 @@ def plan_table(rows: Sequence[ArmCells], *, title: str) -> Table:
 
 def _whole(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:,.0f}"
+
+
+def search_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Searched arms: the best candidate of the last rung that anybody has ended."""
+    table = _table()
+    table.add_column("arm", overflow="fold", min_width=16)
+    for name in ("rung", "tried", "best candidate", "NLL", "default's"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        best = "the default" if row["best"] == 0 else str(row["best"])
+        table.add_row(
+            escape(row["arm"]),
+            f"{row['rung']} of {row['rungs']}",
+            f"{row['tried']} of {row['candidates']}",
+            best,
+            _loss(row["nll"]),
+            _loss(row["default_nll"]),
+        )
+    return table
+
+
+def _loss(nll: float | None) -> str:
+    return "" if nll is None else f"{nll:.4f}"
 
 
 def leaderboard_table(standings: Sequence[Mapping[str, Any]]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.cluster import RaySession
@@ -24,6 +24,7 @@ from orchestrator.workspace import Workspace, remove_empty_folders
 from results.ledger import Ledger
 
 if TYPE_CHECKING:
+    from orchestrator.arm_search import Trail
     from orchestrator.stored_workspace import StoredWorkspace
     from orchestrator.sweep import More
 
@@ -56,6 +57,8 @@ class Sweeper:
     """Raises LockError once the workspace is another driver's; asked before every write."""
     stored: StoredWorkspace | None = None
     """The workspace in a bucket; None for a folder."""
+    searches: list[SweepTally] = field(default_factory=list)
+    """Counts of the sweeps that a search has had."""
 
     def run(
         self,
@@ -64,8 +67,12 @@ class Sweeper:
         finished: Collection[str],
         ledger: Ledger,
         more: More | None = None,
+        trail: Trail | None = None,
     ) -> None:
-        """Run the cells that are not finished, with the ledger and the display looking on."""
+        """Run the cells that are not finished, with the ledger and the display looking on.
+
+        ``trail``: of a search; the counts of later sweeps go on from those of this one.
+        """
         session = self.start_ray()
         if self.stored is not None:
             # Workers on other nodes read the data, and what was adopted, from there.
@@ -82,7 +89,10 @@ class Sweeper:
             study=self.study,
             checkpoint_seconds=self.checkpoint_seconds,
         )
-        tally = SweepTally(cells, finished=set(finished))
+        earlier = self.searches[-1] if self.searches else None
+        tally = SweepTally(cells, finished=set(finished), earlier=earlier, trail=trail)
+        if trail is not None:
+            self.searches.append(tally)
         board = LiveBoard(ledger)
         board.planned(cells, finished)
         metrics = SweepMetrics(tally, board, ledger)

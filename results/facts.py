@@ -21,7 +21,7 @@ class Facts(TypedDict, total=False):
     ``difference, difference_low, difference_high``; ``persona_findings`` are its sentences for
     the summary. ``few_shot`` has ``offered`` (exchanges per user) and ``shown`` (mean per item).
     ``sections`` replaces the blocks of a section by key: ``cold_warm``, ``persona_prediction``,
-    ``ablations``, ``clusters``; ``search`` is a section of its own.
+    ``ablations``, ``clusters``; ``search`` and ``spent`` are sections of their own.
     """
 
     study: str

@@ -103,6 +103,7 @@ def write_report(
         discussion(analysis, decisions, advice, told),
         limitations(analysis),
         appendix(analysis, told),
+        *sections_of(told, "spent"),
         checkpoints_section(done),
     ]
     title = "Personalization study" + (f": {told['study']}" if told.get("study") else "")

@@ -12,6 +12,7 @@ from results.cold_warm import PURPOSE as COLD_WARM
 from results.collector import Collected
 from results.files import write_atomic
 from results.record import Record
+from results.stage_times import StageTime, total_of
 
 STAGE_OF = {"none": "baseline", "all": "all-persona", "cluster": "cluster", "user": "per-persona"}
 
@@ -32,8 +33,8 @@ class ReproducibilityFacts:
     data: Mapping[str, Any]
     model: Mapping[str, str]
     prepare_seconds: float | None = None
-    planned_and_spent: Sequence[tuple[str, float, float]] = ()
-    """(stage, seconds of trials foretold, seconds spent), where a forecast was made."""
+    planned_and_spent: Sequence[StageTime] = ()
+    """Seconds of trials foretold and spent, the search's among them."""
     expected: Sequence[tuple[str, str]] = ()
     """(machine, time) of the whole study elsewhere, from measurements."""
 
@@ -123,17 +124,18 @@ def _times(records: Sequence[Record], facts: ReproducibilityFacts) -> str:
         rows.insert(0, ("prepare", f"{facts.prepare_seconds:.0f} s"))
     text = _table(("stage", "time"), rows)
     text += "\n\nTrials run side by side: divide by the number of actors for wall time."
-    if facts.planned_and_spent:
+    foretold = [time for time in facts.planned_and_spent if time.planned is not None]
+    if foretold:
         text += "\n\nForetold by a probe before the run, and spent, in seconds of trials:\n\n"
-        text += _planned(facts.planned_and_spent)
+        text += _planned(foretold)
     if facts.expected:
         text += "\n\nExpected elsewhere:\n\n" + _table(("machine", "whole study"), facts.expected)
     return text
 
 
-def _planned(rows: Sequence[tuple[str, float, float]]) -> str:
+def _planned(times: Sequence[StageTime]) -> str:
     lines = ["| stage | planned | spent | spent / planned |", "|---|---|---|---|"]
-    for stage, planned, spent in rows:
-        ratio = f"{spent / planned:.2f}" if planned else "n/a"
-        lines.append(f"| {_cell(stage)} | {planned:.0f} | {spent:.0f} | {ratio} |")
+    for time in (*times, total_of(times)):
+        ratio = "n/a" if time.factor is None else f"{time.factor:.2f}"
+        lines.append(f"| {_cell(time.stage)} | {time.planned:.0f} | {time.spent:.0f} | {ratio} |")
     return "\n".join(lines)

@@ -33,6 +33,29 @@ def search_path(root: Path, study: str) -> Path:
     return root / "results" / "search" / f"{study}.csv"
 
 
+CELL_COLUMNS = ("cell_id", "arm", "seconds")
+
+
+def cells_path(root: Path, study: str) -> Path:
+    """Where the cells of a study's search are listed; ``seconds`` is empty of one that failed."""
+    return root / "results" / "search" / f"{study}_cells.csv"
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """The cells of a search; empty where there was none.
+
+    Raises:
+        RecordError: the file holds something else.
+    """
+    if not path.is_file():
+        return pd.DataFrame(columns=list(CELL_COLUMNS))
+    try:
+        # Hashes of digits alone, or like 12e5, are no numbers.
+        return pd.read_csv(path, dtype={"cell_id": str})[list(CELL_COLUMNS)]
+    except (ValueError, KeyError) as error:
+        raise RecordError(f"{path} cannot be read ({error}): run the search again") from error
+
+
 def read_history(path: Path) -> pd.DataFrame:
     """The rows of a search, settings as mappings; empty where there was none.
 

@@ -22,16 +22,20 @@ from orchestrator.estimate import (
     steps_of,
 )
 from orchestrator.forecast import (
+    FORECASTS,
     cells_to_measure,
     keep_forecast,
-    planned_and_spent,
     planned_stages,
+    stage_times,
 )
 from orchestrator.plan import Facts, Plan, PlannedCell, make_plan
 from orchestrator.probe import can_probe, measure, miniatures, sample_users, shortened
 from orchestrator.settings import DataChoice, Settings
 from orchestrator.trial_memory import ModelShape
+from results.record import Record
 from results.reproducibility import _planned
+from results.search import cells_path
+from results.stage_times import StageTime
 from search_spaces.catalog import STUDIES
 from tasks.cell import CellSpec
 from tasks.config import LoraConfig, TrainingConfig
@@ -109,6 +113,10 @@ def test_a_kind_that_was_not_measured_takes_the_slowest_one_that_was() -> None:
     assert speeds.of("reply", "none") == 0.01
     assert speeds.of("reply", "prefix") == 0.02
     assert speeds.of("score", "prefix") == 0.0
+
+
+def record(name: str, total: float) -> Record:
+    return Record.model_construct(cell_id=name, seconds={"total": total})
 
 
 def cell(name: str, *parents: str, work: float = 1.0) -> PlannedCell:
@@ -222,14 +230,51 @@ def test_the_probe_measures_every_step_of_the_study_on_the_real_base() -> None:
 
 
 def test_planned_stands_beside_spent(tmp_path: Path) -> None:
-    first = Estimate({"per_user": 20.04}, 10.0, 30.0)
+    first = Estimate({"per_user": 20.04}, 10.0, 30.0, {"per_user": 2})
     assert planned_stages(tmp_path, study="s") == {}
     keep_forecast(tmp_path, first, study="s")
     # A run that goes on is measured against what was said at first.
-    keep_forecast(tmp_path, Estimate({"per_user": 1.0}, 1.0, 1.0), study="s")
-    planned = planned_stages(tmp_path, study="s")
-    assert planned == {"per_user": 20.0}
+    keep_forecast(tmp_path, Estimate({"per_user": 1.0}, 1.0, 1.0, {"per_user": 2}), study="s")
+    assert planned_stages(tmp_path, study="s") == {"per_user": 20.0}
     plan = Plan("s", (cell("a"), cell("b")))
-    rows = planned_and_spent(plan, {"a": 12.0, "b": 13.0, "else": 99.0}, planned=planned)
-    assert rows == [("per_user", 20.0, 25.0)]
-    assert _planned(rows).splitlines()[-1] == "| per_user | 20 | 25 | 1.25 |"
+    made = {name: record(name, total) for name, total in (("a", 12.0), ("b", 13.0), ("c", 99.0))}
+    rows = stage_times(tmp_path, plan, made)
+    assert rows == [StageTime(stage="per_user", cells=2, planned=20.0, spent=25.0)]
+    assert _planned(rows).splitlines()[2:] == [
+        "| per_user | 20 | 25 | 1.25 |",
+        "| all | 20 | 25 | 1.25 |",
+    ]
+    # With more seeds there is more to do: what was said of fewer cells is no plan for it.
+    keep_forecast(tmp_path, Estimate({"per_user": 61.0}, 1.0, 1.0, {"per_user": 6}), study="s")
+    assert planned_stages(tmp_path, study="s") == {"per_user": 61.0}
+    (tmp_path / FORECASTS).write_text('{"s": {"per_user": 20.0}}')  # As written before.
+    assert planned_stages(tmp_path, study="s") == {}
+
+
+def test_a_searchs_cells_are_a_stage_of_their_own(tmp_path: Path) -> None:
+    keep_forecast(
+        tmp_path,
+        Estimate({"search": 50.0, "per_user": 9.0}, 1.0, 1.0, {"search": 5, "per_user": 2}),
+        study="s",
+    )
+    path = cells_path(tmp_path, "s")
+    path.parent.mkdir(parents=True)
+    # A hash may be of digits alone; "a" is the study's own cell, "x" failed.
+    path.write_text("cell_id,arm,seconds\n0012,m,4.0\n12e5,m,6.5\nx,m,\na,m,12.0\n")
+    plan = Plan("s", (cell("a"), cell("b")))
+    assert stage_times(tmp_path, plan, {"a": record("a", 12.0)}) == [
+        StageTime(stage="search", cells=3, failed=1, planned=50.0, spent=10.5),
+        StageTime(stage="per_user", cells=2, failed=1, planned=9.0, spent=12.0),
+    ]
+
+
+def test_a_study_begins_when_its_search_has_ended() -> None:
+    tries = [replace(cell(f"s{n}"), stage="search") for n in range(2)]
+    # A candidate that starts from an adapter of the study does not wait for it here.
+    tries[1] = replace(tries[1], depends_on=("a",))
+    speeds = Speeds({("reply", "none"): 0.1})
+    each = 10 + DISPATCH_SECONDS
+    found = estimate([cell("a"), *tries], finished=(), sizes=SIZES, speeds=speeds, actors=2)
+    assert found.search_seconds == pytest.approx(each)
+    assert found.sweep_seconds == pytest.approx(2 * each)
+    assert found.cells == {"per_user": 1, "search": 2}

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from orchestrator import forecast
 from orchestrator.arm_search import Shown
-from orchestrator.search import Searched
-from orchestrator.search_stage import ONLY, history_table, told_choices, user_means, write_history
-from results.search import COLUMNS, read_history, search_path
+from orchestrator.estimate import Speeds, UserSizes
+from orchestrator.exit_codes import InfrastructureError
+from orchestrator.forecast import Probed
+from orchestrator.layers import resolve_settings
+from orchestrator.placement import Machine, Placement
+from orchestrator.plan import Facts
+from orchestrator.search import Search, Searched
+from orchestrator.search_stage import (
+    ONLY,
+    history_table,
+    told_choices,
+    user_means,
+    write_cells,
+    write_history,
+)
+from orchestrator.study import Request, _choices
+from orchestrator.workspace import Workspace
+from results.ledger import Ledger
+from results.record import Record, RecordError
+from results.search import COLUMNS, cells_path, read_cells, read_history, search_path
+from search_spaces.catalog import STUDIES
+
+SPLITS = ("val", "test", "gate", "choice")
 
 CONFIGS = [{"lora.rank": 8, "x.learning_rate": 1e-3}, {"lora.rank": 16, "x.learning_rate": 2e-3}]
 
@@ -58,9 +82,68 @@ def test_the_history_is_one_row_per_candidate_and_rung(tmp_path: Path) -> None:
     assert table["rouge_l"].tolist()[::3] == pytest.approx([0.5, 0.3])
     path = write_history(SEARCHED, tmp_path, study="global")
     assert path == search_path(tmp_path, "global")
+    assert [line.split(",")[3] for line in path.read_text().splitlines()] == ["epochs", *"3333"]
     again = read_history(path)
     assert again["settings"].tolist() == [CONFIGS[0], CONFIGS[1]] * 2
     assert again["chosen"].tolist() == [False, False, False, True]
+
+
+def test_rungs_of_users_have_no_epochs(tmp_path: Path) -> None:
+    own = Searched({}, tuple(replace(one, epochs=None) for one in SEARCHED.history))
+    path = write_history(own, tmp_path, study="per_user")
+    assert [line.split(",")[3] for line in path.read_text().splitlines()] == ["epochs", *[""] * 4]
+    assert read_history(path)["epochs"].isna().all()
+
+
+def test_the_cells_of_a_search_are_listed_with_what_they_took(tmp_path: Path) -> None:
+    class Known(Ledger):
+        def load(self, cell_id: str, *, thorough: bool = False) -> Record | None:
+            made = Record.model_construct(seconds={"total": 2.5})
+            return made if cell_id == "12e5" else None
+
+    search = Search(iter(()), finished=lambda _: ())  # type: ignore[arg-type]
+    search.tried = {"12e5": "lora_all", "x": "prefix_all"}
+    path = write_cells(search, tmp_path, study="s", ledger=Known(tmp_path))
+    assert path == cells_path(tmp_path, "s")
+    table = read_cells(path)
+    assert table["cell_id"].tolist() == ["12e5", "x"]
+    assert table["seconds"].tolist()[0] == 2.5
+    assert table["seconds"].isna().tolist() == [False, True]
+    assert read_cells(cells_path(tmp_path, "none")).empty
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(RecordError, match="run the search again"):
+        read_cells(path)
+
+
+def test_what_a_search_takes_is_said_before_its_first_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = tuple(f"user_{n}" for n in range(40))
+    facts = Facts("d", {"val": "v", "test": "t"}, users, "m", "p", "float32", ("cold_1",))
+    study = STUDIES["per_persona"]
+    settings = resolve_settings(study, flags={"search.method": "grid", "search.samples": 4})
+    request = Request(study, settings, Workspace(tmp_path), Machine(2, 0))
+    said: list[str] = []
+    sizes = UserSizes(20.0, (100.0,) * 9, (100.0,) * 9, dict.fromkeys(SPLITS, 20.0))
+    probed = Probed(sizes, Speeds({("reply", "none"): 0.05, ("session", "none"): 0.1}))
+    real = forecast.forecast_plan
+    monkeypatch.setattr(
+        "orchestrator.study.forecast_plan", lambda *a, **k: real(*a, **k | {"probed": probed})
+    )
+
+    def begin(*_: object, **__: object) -> None:
+        assert len(said) == 2, "the search began before anything was said of its time"
+        raise InfrastructureError("far enough")
+
+    sweeper = SimpleNamespace(
+        screen=SimpleNamespace(say=said.append), placement=Placement(1.0, 0.0, 2), run=begin
+    )
+    with pytest.raises(InfrastructureError, match="far enough"):
+        _choices(request, facts=facts, sweeper=sweeper, prepared=None)  # type: ignore[arg-type]
+    assert re.fullmatch(r"Expected: at most about .+, of which the search takes up to .+", said[1])
+    planned = forecast.planned_stages(tmp_path, study="per_persona")
+    assert planned.keys() == {"search", "baseline", "few_shot", "global", "per_user", "cold_start"}
+    assert all(seconds > 0 for seconds in planned.values())
 
 
 def test_a_choice_is_said_with_its_score_and_the_defaults() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
 from results.files import CRASH_CODE, CRASH_VARIABLE
 from results.ledger import Ledger
-from results.search import read_history, search_path
+from results.search import cells_path, read_cells, read_history, search_path
 from tasks.base_model import EMBEDDED_FOLDER
 
 pytestmark = [
@@ -40,7 +42,13 @@ WORDS = ("run", "--study", "per_persona", *SMALL, "--search", "optuna", "--sampl
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a finished study that was searched."""
     root = tmp_path_factory.mktemp("searched")
-    assert main([*WORDS, "--workspace", str(root)]) == ExitCode.DONE
+    screen = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.cli.out", Console(file=screen, width=200))
+        assert main([*WORDS, "--workspace", str(root)]) == ExitCode.DONE
+    # Each cell counts once, as run: also a training of the search that the study then finds.
+    cells = len(list(Ledger(root).records()))
+    assert f"\n{cells} cells run, 0 found done" in screen.getvalue()
     return root
 
 
@@ -96,6 +104,21 @@ def test_the_same_command_again_runs_nothing_and_report_knows_the_choice(
     assert search_path(finished, "per_persona").read_bytes() == before
     assert main(["report", "--workspace", str(finished), "--study", "per_persona"]) == 0
     assert "\n0 cells run, 21 found done" in capsys.readouterr().out
+
+
+def test_the_search_is_counted_after_it_has_ended(finished: Path) -> None:
+    status = json.loads((finished / "results" / "status.json").read_text())
+    stages = {stage["stage"]: stage for stage in status["progress"]["stages"]}
+    cells = read_cells(cells_path(finished, "per_persona"))
+    assert stages["search"]["done"] == stages["search"]["total"] == len(cells)
+    assert status["progress"]["now"] == []
+    report = (finished / "REPORT.md").read_text()
+    told = report.split("## Time: planned against spent")[1].split("\n## ")[0]
+    assert "| search |" in told
+    assert "No forecast was made" in told, "the tiny study is not worth one"
+    assert "Time: planned against spent" in (finished / "results" / "report.html").read_text()
+    history = search_path(finished, "per_persona").read_text().splitlines()
+    assert {line.split(",")[3] for line in history[1:]} <= {"", "1", "2"}
 
 
 def test_killed_between_rungs_it_ends_with_the_same_choice(finished: Path, tmp_path: Path) -> None:
