@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +14,15 @@ from data.style import style_of
 from orchestrator.estimate import (
     DISPATCH_SECONDS,
     Estimate,
+    Kind,
     Prices,
     Speeds,
+    Step,
     UserSizes,
     cell_seconds,
     characters_of,
     estimate,
+    kind_of,
     schedule_seconds,
     steps_of,
 )
@@ -28,6 +33,7 @@ from orchestrator.forecast import (
     planned_stages,
     stage_times,
 )
+from orchestrator.layers import resolve_settings
 from orchestrator.plan import Facts, Plan, PlannedCell, make_plan
 from orchestrator.probe import can_probe, measure, miniatures, sample_users, shortened
 from orchestrator.settings import DataChoice, Settings
@@ -227,6 +233,51 @@ def test_the_probe_measures_every_step_of_the_study_on_the_real_base() -> None:
     assert all(seconds > 0 for seconds in found.speeds.seconds.values())
     steps = {step for step, _ in found.speeds.seconds}
     assert {"reply", "score"} <= steps <= {"reply", "score", "session", "character"}
+
+
+TINY = (
+    *("data.users=6", "data.sessions=12", "data.cold_start_share=0.0", "block_users=3"),
+    *("shared.lora.epochs=2", "shared.prefix.epochs=2", "cold_warm.warm_users=3"),
+)
+"""Settings of the study whose seconds stand in ``golden/spent_tiny.json``, by kind of cell."""
+
+
+def test_a_finished_study_as_its_own_probe_foretells_what_it_took() -> None:
+    """From the kinds of cells that a probe has, the time of all kinds: a third is of others."""
+    study = STUDIES["per_persona"]
+    settings = resolve_settings(study, options=TINY)
+    users = sample_users(settings.data, prepared=None, most=6)
+    facts = replace(FACTS, users=tuple(user.user_key for user in users), cold_start_users=())
+    cells = make_plan(settings, study=study, facts=facts).cells
+    sizes = UserSizes.of(users)
+    left = json.loads((Path(__file__).parent / "golden" / "spent_tiny.json").read_text())
+    taken: Counter[tuple[Step, Kind]] = Counter()
+    steps: Counter[tuple[Step, Kind]] = Counter()
+    spent = probed = 0.0
+    for one in cells:
+        spec, kind = one.spec, kind_of(one.spec)
+        seconds = left[f"{spec.arm} {spec.purpose} {spec.split}"].pop()
+        spent += seconds["total"]
+        own: dict[Step, float] = {}
+        if spec.purpose == "train":
+            own["session"] = seconds["train"] - seconds["validation"]
+        elif spec.purpose == "personalize":
+            own["character"] = seconds["train"]
+        if spec.purpose == "personalize" or (spec.purpose == "evaluate" and not spec.adapter):
+            own |= {"reply": seconds["decode"], "score": seconds["score"]}
+        for step, took in own.items():
+            taken[step, kind] += took  # type: ignore[assignment]
+            steps[step, kind] += steps_of(spec, sizes)[step]  # type: ignore[assignment]
+        probed += seconds["total"] if own else 0.0
+    assert not any(left.values()), "the plan is not that of the study that was run"
+    assert probed < 0.7 * spent
+    speeds = Speeds({key: took / steps[key] for key, took in taken.items()})
+    found = estimate(cells, finished=(), sizes=sizes, speeds=speeds, actors=1)
+    assert spent / 1.5 < sum(found.stages.values()) < spent * 1.5
+    # One actor takes all cells in turn, and two at least half of that.
+    assert found.sweep_seconds == pytest.approx(sum(found.stages.values()))
+    two = estimate(cells, finished=(), sizes=sizes, speeds=speeds, actors=2)
+    assert found.sweep_seconds / 2 <= two.sweep_seconds < found.sweep_seconds
 
 
 def test_planned_stands_beside_spent(tmp_path: Path) -> None:
