@@ -302,8 +302,13 @@ def _watch(tally: Any, board: Any) -> Iterator[Any]:
 
 
 def _say(text: str) -> None:
-    """A line as it is: where it is piped to, nothing must break it in two."""
-    out.print(redacted(text), markup=False, highlight=False, soft_wrap=True)
+    """A line: whole where it is piped to, and in whole words in a terminal.
+
+    A path that is longer than the terminal is left to it, so that it can be copied.
+    """
+    told = redacted(text)
+    whole = not out.is_terminal or max(map(len, told.split()), default=0) > out.width
+    out.print(told, markup=False, highlight=False, soft_wrap=whole)
 
 
 def _show_outcome(outcome: Any, workspace: Any) -> None:

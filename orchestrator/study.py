@@ -19,7 +19,7 @@ from orchestrator.cluster import RaySession, check_shared_storage, ray_session
 from orchestrator.embedding import with_clusters
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
-from orchestrator.forecast import Probed, forecast_plan, is_worth_it, keep_forecast
+from orchestrator.forecast import Forecast, Probed, forecast_plan, is_worth_it, keep_forecast
 from orchestrator.keeper import source_commit
 from orchestrator.left_out import left_out
 from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, resolved_dtype
@@ -259,10 +259,16 @@ def _forecast_search(
         keep_forecast(request.workspace.root, found.estimate, study=plan.study)
         whole_seconds, search_seconds = found.estimate.total_seconds, found.estimate.search_seconds
         sweeper.screen.say(
-            f"Expected: at most about {duration(whole_seconds)}, of which the search takes up to "
-            f"{duration(search_seconds)}"
+            f"Expected: about {duration(whole_seconds)}, of which up to {duration(search_seconds)} "
+            "for the search (at the most cells that it can need, each like the default)"
         )
+        _say_notes(found, sweeper)
     return found.probed
+
+
+def _say_notes(found: Forecast, sweeper: Sweeper) -> None:
+    for note in found.notes:
+        sweeper.screen.say(f"Note: {note}")
 
 
 def _prepared(request: Request, ray: _Ray, screen: Screen) -> Prepared:
@@ -431,6 +437,8 @@ class _Run:
         if found.estimate is not None:
             keep_forecast(request.workspace.root, found.estimate, study=plan.study)
             self.sweeper.screen.say(f"Expected: about {duration(found.estimate.total_seconds)}")
+            if self.chosen.probed is None:
+                _say_notes(found, self.sweeper)
 
     def _nothing_scored(
         self, records: Mapping[str, Record], ledger: Ledger, *, reused: int, began: float

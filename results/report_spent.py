@@ -54,8 +54,9 @@ def _method(times: Sequence[StageTime]) -> str:
     )
     if any(time.stage == SEARCH for time in planned):
         text += (
-            " The search is planned as the most that it can need, and the other stages before its "
-            "choice was known. A training that is also the study's own is counted there."
+            " The search is planned at the most cells that it can need, each like the default "
+            "config, and the other stages before its choice was known. A training that is also the "
+            "study's own is counted with the study."
         )
     missing = [time.stage for time in times if time.planned is None]
     return text + (f" No forecast was made of: {', '.join(missing)}." if missing else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -17,8 +18,16 @@ from orchestrator.cli import main
 from orchestrator.cluster import cluster_nodes
 from orchestrator.exit_codes import ExitCode
 from orchestrator.placement import Machine, deciding_node, place
+from orchestrator.probe import measure
 from search_spaces.catalog import STUDIES
-from search_spaces.space import BASELINE, LORA_ALL, LORA_PER_USER, Study
+from search_spaces.space import (
+    BASELINE,
+    LORA_ALL,
+    LORA_PER_USER,
+    PREFIX_ALL,
+    PREFIX_PER_USER,
+    Study,
+)
 from tasks.base_model import EMBEDDED_FOLDER
 
 pytestmark = [
@@ -29,19 +38,25 @@ pytestmark = [
     ),
 ]
 
-TINY = Study("tiny", "One arm of every stage.", (BASELINE, LORA_ALL, LORA_PER_USER))
+ARMS = (BASELINE, LORA_ALL, PREFIX_ALL, LORA_PER_USER, PREFIX_PER_USER)
+TINY = Study("tiny", "Every stage, both kinds of adapter.", ARMS)
 WORDS = (
     *("--study", "tiny", "--users", "4", "--no-dashboard", "--set", "data.sessions=8"),
     *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
-    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=12"),
-    *("--set", "statistics.resamples=100"),
+    *("--set", "shared.lora.epochs=1", "--set", "shared.prefix.epochs=1"),
+    *("--set", "decoding.max_new_tokens=12", "--set", "statistics.resamples=100"),
 )
 
+Tables = dict[str, bytes]
 
-def table_of(root: Path, *words: str) -> bytes:
-    """The per-user table after a run into ``root``."""
+
+def table_of(root: Path, *words: str) -> Tables:
+    """Per-user arm → its per-user table after a run into ``root``."""
     assert main(["run", "--workspace", str(root), *WORDS, *words]) == ExitCode.DONE
-    return (root / "results" / "lora_per_user" / "per_user_summary.csv").read_bytes()
+    return {
+        arm: (root / "results" / arm / "per_user_summary.csv").read_bytes()
+        for arm in ("lora_per_user", "prefix_per_user")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +67,7 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(scope="module")
-def on_one_cpu(patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def on_one_cpu(patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     with pytest.MonkeyPatch.context() as here:
         here.setattr("orchestrator.placement.this_machine", lambda: Machine(1, 0))
         return table_of(tmp_path_factory.mktemp("one"))
@@ -106,15 +121,16 @@ def _wait_for(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def test_two_cpus(
-    on_one_cpu: bytes, patch: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    on_one_cpu: Tables, patch: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("orchestrator.placement.this_machine", lambda: Machine(2, 0))
     assert table_of(tmp_path) == on_one_cpu
-    assert len(on_one_cpu.splitlines()) > 4
+    assert all(len(table.splitlines()) > 4 for table in on_one_cpu.values())
+    assert on_one_cpu["lora_per_user"] != on_one_cpu["prefix_per_user"]
 
 
 def test_two_logical_gpus_at_a_quarter(
-    on_one_cpu: bytes,
+    on_one_cpu: Tables,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -125,8 +141,38 @@ def test_two_logical_gpus_at_a_quarter(
     assert place([node], threads=1, gpu_fraction=0.25).resources() == {"CPU": 1.0, "GPU": 0.25}
 
 
+def test_a_trial_of_two_gpus_trains_in_one_process(
+    on_one_cpu: Tables, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    node = Machine(2, 2, logical=True)
+    monkeypatch.setattr("orchestrator.placement.this_machine", lambda: node)
+    assert table_of(tmp_path, "--gpu-fraction", "2") == on_one_cpu
+
+
+@pytest.mark.parametrize("command", [("plan",), ("run", "--dry-run")])
+def test_time_and_money_are_measured_on_the_cluster_that_is_to_run_it(
+    patch: pytest.MonkeyPatch,
+    other_cluster: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr("orchestrator.placement.this_machine", lambda: Machine(64, 8))
+    here = f"orchestrator.probe.{measure.__name__}"
+    monkeypatch.setattr(here, lambda *_, **__: pytest.fail("measured on the driver"))
+    words = [word for word in WORDS if word != "--no-dashboard"]
+    words += ["--address", other_cluster, "--gpu-fraction", "0.25", "--price-per-gpu-hour", "3"]
+    place = ("--workspace", str(tmp_path / "w"), "--json")
+    assert main([*command, *words, *place]) == ExitCode.DONE
+    told = json.loads(capsys.readouterr().out)
+    assert told["estimate"]["sweep_seconds"] > 1
+    assert told["cost"] == pytest.approx(told["estimate"]["total_seconds"] * 2 * 3 / 3600)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_cluster(
-    on_one_cpu: bytes,
+    on_one_cpu: Tables,
     other_cluster: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -140,7 +140,7 @@ def test_what_a_search_takes_is_said_before_its_first_cell(
     )
     with pytest.raises(InfrastructureError, match="far enough"):
         _choices(request, facts=facts, sweeper=sweeper, prepared=None)  # type: ignore[arg-type]
-    assert re.fullmatch(r"Expected: at most about .+, of which the search takes up to .+", said[1])
+    assert re.fullmatch(r"Expected: about .+, of which up to .+ for the search \(.+\)", said[1])
     planned = forecast.planned_stages(tmp_path, study="per_persona")
     assert planned.keys() == {"search", "baseline", "few_shot", "global", "per_user", "cold_start"}
     assert all(seconds > 0 for seconds in planned.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,8 +115,9 @@ def test_the_search_is_counted_after_it_has_ended(finished: Path) -> None:
     assert status["progress"]["now"] == []
     report = (finished / "REPORT.md").read_text()
     told = report.split("## Time: planned against spent")[1].split("\n## ")[0]
-    assert "| search |" in told
-    assert "No forecast was made" in told, "the tiny study is not worth one"
+    # Foretold before the first candidate was tried.
+    assert re.search(r"\n\| search \| \d+ \| 0 \| \d+ \| \d+ \| \d+\.\d\d \|\n", told)
+    assert "each like the default config" in told
     assert "Time: planned against spent" in (finished / "results" / "report.html").read_text()
     history = search_path(finished, "per_persona").read_text().splitlines()
     assert {line.split(",")[3] for line in history[1:]} <= {"", "1", "2"}

@@ -39,7 +39,7 @@ def test_each_stage_has_planned_spent_and_their_factor_and_so_has_the_whole() ->
     told = words_of(TIMES, retried=1)
     assert "Trials that failed: 2 of 16" in told
     assert "1 cell needed more than one try." in told
-    assert "the most that it can need" in told
+    assert "the most cells that it can need" in told
     assert SEARCH == STAGE
 
 
