@@ -17,6 +17,8 @@ AUTO = "auto"
 VARIABLE = "RAY_ADDRESS"
 """Ray looks here first where the address is ``auto``."""
 CONNECT_SECONDS = 5.0
+GREETING_SECONDS = 30.0
+"""A connection is taken by the system at once, but a busy head may be slow to answer."""
 _ALLOWED = "give HOST:PORT of the cluster's head, as 10.0.0.1:6379, or auto on one of its nodes"
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -106,18 +108,20 @@ def _of_this_machine(running_here: Callable[[], str]) -> HeadAddress:
 
 
 def connection_problem(
-    address: HeadAddress, *, timeout_seconds: float = CONNECT_SECONDS
+    address: HeadAddress, *, greeting_seconds: float = GREETING_SECONDS
 ) -> str | None:
     """Why nothing that speaks Ray's protocol answers at an address; None if something does."""
+    place = (address.host, address.port)
+    waited = CONNECT_SECONDS
     try:
-        with socket.create_connection(
-            (address.host, address.port), timeout=timeout_seconds
-        ) as connection:
+        with socket.create_connection(place, timeout=waited) as connection:
+            waited = greeting_seconds
+            connection.settimeout(waited)
             return None if _uses_tls() else _greeted(connection)
     except socket.gaierror:
         return f"the host {address.host!r} is not known"
     except TimeoutError:
-        return f"it does not answer within {timeout_seconds:g} s"
+        return f"it does not answer within {waited:g} s"
     except ConnectionRefusedError:
         return "the connection is refused, nothing listens there"
     except (OSError, UnicodeError) as error:

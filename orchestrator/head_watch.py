@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from orchestrator.cluster_address import HeadAddress, connection_problem
+from orchestrator.cluster_address import CONNECT_SECONDS, HeadAddress, connection_problem
 from orchestrator.exit_codes import ExitCode, InfrastructureError
 
 PROBE_SECONDS = 3.0
@@ -43,6 +43,11 @@ def head_is_gone(address: HeadAddress, problem: str) -> InfrastructureError:
     )
 
 
+def _problem(address: HeadAddress) -> str | None:
+    """As before a start, but without patience for a slow answer: that is the watch's own."""
+    return connection_problem(address, greeting_seconds=CONNECT_SECONDS)
+
+
 class HeadWatch:
     """Asks the head in a thread of its own.
 
@@ -55,14 +60,14 @@ class HeadWatch:
         address: HeadAddress,
         *,
         on_lost: Callable[[InfrastructureError], None],
-        probe: Callable[[HeadAddress], str | None] = connection_problem,
+        probe: Callable[[HeadAddress], str | None] | None = None,
         end: Callable[[InfrastructureError], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
         self.lost = False
         self._on_lost = on_lost
-        self._probe = probe
+        self._probe = probe or _problem
         self._end = end or end_process
         self._clock = clock
         self._stop = threading.Event()

@@ -124,6 +124,14 @@ def test_a_server_of_another_kind_is_no_ray(answer: bytes) -> None:
         assert connection_problem(address) == "something else than Ray's GCS listens there"
 
 
+def test_a_server_that_says_nothing_is_not_waited_for_for_ever() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = HeadAddress("127.0.0.1", silent.getsockname()[1])
+        assert connection_problem(address, greeting_seconds=0.01) == (
+            "it does not answer within 0.01 s"
+        )
+
+
 def test_a_server_that_speaks_rays_protocol_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with server(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as address:
