@@ -25,6 +25,7 @@ from results.figure_style import (
     fitting_height,
     panel_title,
     panels,
+    row_label,
     rows_by,
     zero_line,
 )
@@ -169,7 +170,7 @@ def forest(analysis: Analysis, questions: Collection[Question]) -> Canvas | None
             _forest_note(row), (1.01, place), xycoords=("axes fraction", "data"),
             va="center", fontsize=7.8, family="DejaVu Sans Mono",
         )  # fmt: skip
-    names = [contrast_title(c.name) for c, _ in found]
+    names = [row_label(contrast_title(c.name)) for c, _ in found]
     axis.set_yticks(range(len(found)), names)
     axis.set_ylim(len(found) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)

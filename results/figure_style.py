@@ -80,6 +80,8 @@ _RC: dict[Any, Any] = {
 DPI = 300
 TITLE_CHARACTERS = 38
 """A panel of two beside each other holds so many bold characters."""
+ROW_CHARACTERS = 44
+"""A row's label of two lines leaves the axis half of the figure."""
 NAME_CHARACTERS = 16
 """A label beside an axis holds so many of a user's id."""
 MANY_PANELS = 8
@@ -168,6 +170,11 @@ def arm_labels(axis: Axes, arms: Sequence[str]) -> None:
     axis.set_yticks(range(len(arms)), [arm_title(arm) for arm in arms])
     axis.set_ylim(len(arms) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
+
+
+def row_label(text: str) -> str:
+    """A contrast beside its row: in two lines if it is long."""
+    return textwrap.fill(text, ROW_CHARACTERS, break_on_hyphens=False)
 
 
 def short_name(user: str) -> str:

@@ -28,6 +28,7 @@ from results.figure_style import (
     fitting_height,
     panel_title,
     panels,
+    row_label,
     zero_line,
 )
 from results.resampling import Floats
@@ -110,7 +111,8 @@ def helped_hurt(analysis: Analysis, questions: Collection[Question]) -> Canvas |
             f"sign test {p_text(row['p_sign'])}", (1.01, place), va="center", fontsize=8,
             xycoords=("axes fraction", "data"),
         )  # fmt: skip
-    axis.set_yticks(range(len(rows)), [contrast_title(str(row["contrast"])) for row in rows])
+    names = [row_label(contrast_title(str(row["contrast"]))) for row in rows]
+    axis.set_yticks(range(len(rows)), names)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
     axis.set_xlim(0, 1)

@@ -191,7 +191,7 @@ def test_what_every_caption_names_draws_the_figures_again(finished: Path) -> Non
     assert program == "python"
     # In the workspace, whose data/ and results/ must not stand in for the packages.
     done = subprocess.run(
-        [sys.executable, *words], cwd=finished, capture_output=True, text=True, timeout=300,
+        [sys.executable, *words], cwd=finished, capture_output=True, text=True, timeout=900,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         check=False,
     )  # fmt: skip
