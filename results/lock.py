@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 LOCK_FILE = ".persona-sweep.lock"
 HEARTBEAT_SECONDS = 10.0
@@ -112,16 +113,35 @@ def workspace_lock(
         LockError: another driver holds it, or the folder cannot be written.
     """
     lock = acquire(workspace, timeout_seconds=timeout_seconds, now=now)
+    with beating(lock, every_seconds=heartbeat_seconds):
+        yield lock
+
+
+class Beating(Protocol):
+    """A lock that gives signs of life."""
+
+    def beat(self) -> bool:
+        """Give one; False if the lock is no longer ours."""
+        ...
+
+    def release(self) -> None:
+        """Let it go."""
+        ...
+
+
+@contextmanager
+def beating(lock: Beating, *, every_seconds: float) -> Iterator[None]:
+    """Give a held lock's signs of life inside the block, and let it go at the end."""
     stop = threading.Event()
 
     def beat() -> None:
-        while not stop.wait(heartbeat_seconds) and lock.beat():
+        while not stop.wait(every_seconds) and lock.beat():
             pass
 
     thread = threading.Thread(target=beat, name="workspace-lock", daemon=True)
     thread.start()
     try:
-        yield lock
+        yield
     finally:
         stop.set()
         thread.join()

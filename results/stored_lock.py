@@ -23,6 +23,7 @@ from results.lock import (
     TRIES,
     Holder,
     LockError,
+    beating,
     in_use,
     is_stale,
     parsed_holder,
@@ -96,20 +97,8 @@ def stored_lock(
         StoreError: the bucket cannot be read or written.
     """
     lock = acquire(store, timeout_seconds=timeout_seconds)
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(heartbeat_seconds) and lock.beat():
-            pass
-
-    thread = threading.Thread(target=beat, name="stored-lock", daemon=True)
-    thread.start()
-    try:
+    with beating(lock, every_seconds=heartbeat_seconds):
         yield lock
-    finally:
-        stop.set()
-        thread.join()
-        lock.release()
 
 
 def acquire(store: ObjectStore, *, timeout_seconds: float = TIMEOUT_SECONDS) -> StoredLock:
