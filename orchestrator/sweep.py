@@ -118,12 +118,15 @@ class StudySearch(Searcher):
         self.attempts: dict[str, int] = {}
         self.broken_off: dict[str, int] = {}
         """Cell → how often it ran in an experiment that Tune gave up."""
+        self.suspects: set[str] = set()
+        """Cells that ran when the host's memory was full. Each is tried again alone, so that one
+        that takes too much costs its neighbors no further try."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A trial of cells that can start now; None while all wait; FINISHED at the end."""
         if self.queue.exhausted:
             return str(Searcher.FINISHED)
-        if self.stop.draining:
+        if self.stop.draining or (self.suspects and any(self.handed.values())):
             return None
         cells = self.queue.take(self.options.cells_per_trial)
         if not cells:
@@ -162,6 +165,7 @@ class StudySearch(Searcher):
             self.give_up(cell, error, attempts=attempts)
             return
         self.queue.finish(cell.cell_id)
+        self.suspects.discard(cell.cell_id)
         for observer in self.observers:
             observer.finished(cell, report)
         self.grow()
@@ -179,6 +183,7 @@ class StudySearch(Searcher):
     def give_up(self, cell: PlannedCell, error: str, *, attempts: int) -> None:
         """Fail a cell, and block what needs it."""
         error = redacted(error)
+        self.suspects.discard(cell.cell_id)
         self.keeper.lose(cell, error, attempts)
         for observer in self.observers:
             observer.failed(cell, error)
@@ -195,6 +200,7 @@ class StudySearch(Searcher):
                 if attempts > MAX_FAILURES:
                     self.give_up(cell, f"worker died {attempts} times: {error}", attempts=attempts)
                 else:
+                    self.suspects.add(cell.cell_id)
                     self.queue.give_back(cell.cell_id)
 
     def _block(self, cells: Iterable[PlannedCell]) -> None:

@@ -55,7 +55,8 @@ def test_a_worker_killed_for_host_memory_is_tried_again_and_the_message_names_me
     )
     assert done.returncode == 0, done.stderr[-4000:]
     told = json.loads(done.stdout.strip().splitlines()[-1])
-    assert told["kept"]["calm"] >= 1
+    # A neighbor of one that takes too much is charged for the first time alone.
+    assert told["kept"]["calm"] in (1, 2)
     assert told["kept"]["once"] >= 2
     error, attempts = told["lost"]["ever"]
     assert attempts == 4
