@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
@@ -36,6 +37,13 @@ def tables(root: Path) -> dict[str, bytes]:
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in sorted((root / "results").glob("*/per_user_*.csv"))
     }
+
+
+def end_cluster(cluster: Any) -> None:
+    """End a test's Ray nodes at once: asking a busy head to drain them first may time out."""
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node, allow_graceful=False)
+    cluster.shutdown()
 
 
 class Started:

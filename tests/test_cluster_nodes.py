@@ -18,7 +18,7 @@ from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
 from orchestrator.shipping import PACKAGES, ROOT, code_files, copy_code
 from results.ledger import Ledger
-from tests.cluster_study import SMALL, Started, tables, tables_alone
+from tests.cluster_study import SMALL, Started, end_cluster, tables, tables_alone
 from tests.faults import count_records
 
 
@@ -73,7 +73,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             add_worker(found)
         yield found
     finally:
-        found.shutdown()
+        end_cluster(found)
         shutil.rmtree(folder, ignore_errors=True)
 
 

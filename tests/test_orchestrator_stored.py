@@ -21,6 +21,7 @@ from results.files import CRASH_CODE, CRASH_VARIABLE
 from results.ledger import Ledger
 from results.object_store import ObjectStore, StoreError
 from results.stored_lock import stored_lock
+from tests.cluster_study import end_cluster
 from tests.faults import count_records
 from tests.s3_server import VARIABLES
 from tests.test_orchestrator_crashes import SMALL, tables, tables_alone
@@ -238,7 +239,7 @@ def test_nodes_that_share_nothing_but_the_bucket(
         words = ["run", "--workspace", uri, "--address", cluster.address, *SMALL]
         assert main(words) == ExitCode.DONE, capsys.readouterr().err
     finally:
-        cluster.shutdown()
+        end_cluster(cluster)
         shutil.rmtree(folder, ignore_errors=True)
     root = working_copy(uri)
     assert tables(root) == alone
