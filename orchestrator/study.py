@@ -130,11 +130,12 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
         check_request(request)
     try:
         with held(request.workspace) as mine, ExitStack() as stack:
+            # Before anything is thrown away.
+            placement = check_request(request)
             if request.fresh:
                 clear(request.workspace)
                 if mine.stored is not None:
                     mine.stored.clear()
-            placement = check_request(request)
             Ledger(root).clean_staging()
             ray = _Ray(request, screen, stack, stop)
             prepared = _prepared(request, ray, screen)

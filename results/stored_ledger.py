@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from results.files import crash_point, inside, write_atomic
-from results.ledger import FAILED, STAGING, TRAINING, Ledger
+from results.ledger import FAILED, TRAINING, Ledger
 from results.lock import LockError, taken_over
 from results.object_store import CONNECTIONS, ConflictError, ObjectStore, StoreError
 from results.record_files import OUTCOME_FILE, RECORD_FILE
@@ -176,9 +176,8 @@ class StoredLedger:
         ])  # fmt: skip
 
 
-LOCAL_PARTS = (STAGING, TRAINING)
-"""Of the ledger's folder; notes of failures (``.failed``) travel with the other files."""
 NOTES = f"{BELOW}{FAILED}/"
+"""Notes of failures travel with the files that are no cells."""
 
 
 def _record_key(cell_id: str) -> str:
