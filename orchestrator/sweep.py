@@ -128,11 +128,11 @@ class StudySearch(Searcher):
             return str(Searcher.FINISHED)
         if self.stop.draining or (self.suspects and any(self.handed.values())):
             return None
-        cells = self.queue.take(self.options.cells_per_trial)
+        cells = self.queue.take(1 if self.suspects else self.options.cells_per_trial)
         if not cells:
             return None
         self.handed[trial_id] = {cell.cell_id: cell for cell in cells}
-        self.attempts[trial_id] = 1 + max(self.broken_off.get(c.cell_id, 0) for c in cells)
+        self.attempts[trial_id] = 1 + self._broken_off(trial_id)
         specs = [cell.spec for cell in cells]
         return trial_config(
             [(cell.cell_id, cell.spec) for cell in cells],
@@ -143,6 +143,14 @@ class StudySearch(Searcher):
             processes=self.options.placement.processes_for(specs),
             checkpoint_seconds=self.options.checkpoint_seconds,
         )
+
+    def _broken_off(self, trial_id: str) -> int:
+        """How many tries a trial's cells had in earlier experiments."""
+        return max((self.broken_off.get(name, 0) for name in self.handed[trial_id]), default=0)
+
+    def retries(self, trial_id: str) -> int:
+        """How often Tune may start a trial again: tries of earlier experiments count too."""
+        return MAX_FAILURES - self._broken_off(trial_id)
 
     def begin(self, trial_id: str) -> None:
         """A trial has its actor; Tune takes one more trial than can run, which waits until then."""
@@ -190,18 +198,22 @@ class StudySearch(Searcher):
         self._block(self.queue.fail(cell.cell_id))
         self.grow()
 
-    def break_off(self, error: str) -> None:
-        """The experiment is over before its time: its cells wait again, or have had their tries."""
+    def break_off(self, error: str, *, live: Collection[str]) -> None:
+        """The experiment is over before its time: its cells wait again, or have had their tries.
+
+        A trial without its actor, among those ``live``, was not in the middle of a try.
+        """
         handed, self.handed = self.handed, {}
         for trial_id, cells in handed.items():
-            attempts = self.attempts[trial_id]
+            tries = self.attempts[trial_id] - (trial_id not in live)
             for cell in cells.values():
-                self.broken_off[cell.cell_id] = attempts
-                if attempts > MAX_FAILURES:
-                    self.give_up(cell, f"worker died {attempts} times: {error}", attempts=attempts)
-                else:
+                if tries > MAX_FAILURES:
+                    self.give_up(cell, f"worker died {tries} times: {error}", attempts=tries)
+                    continue
+                if tries:
+                    self.broken_off[cell.cell_id] = tries
                     self.suspects.add(cell.cell_id)
-                    self.queue.give_back(cell.cell_id)
+                self.queue.give_back(cell.cell_id)
 
     def _block(self, cells: Iterable[PlannedCell]) -> None:
         for blocked in cells:
@@ -272,6 +284,7 @@ class _Watch(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.live.add(trial.trial_id)
+        trial.max_failures = self.search.retries(trial.trial_id)
         self.search.begin(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -358,7 +371,7 @@ def run_sweep(
             inside, memory = _inside(error), _host_memory(error)
             if inside is not None or memory is None:
                 raise (inside or error) from None
-            search.break_off(memory)
+            search.break_off(memory, live=watch.live)
     for trial_id in list(search.handed):
         search.lose(trial_id, "the trial ended without a result")
     if not queue.failed:

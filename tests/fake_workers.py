@@ -27,10 +27,10 @@ class FakeWorker:
             return CellReport(cell_id, False, "", error, NO_METRIC, 0.0, out_of_memory=True)
         if "raises" in spec.arm:
             return CellReport(cell_id, False, "", "Traceback: planted", NO_METRIC, 0.0)
-        if "dies" in spec.arm:
-            self._die_if_first(cell_id, always="always" in spec.arm)
         if "hungry" in spec.arm:
-            self._eat_if_first(cell_id, always="always" in spec.arm)
+            self._eat_if_first(cell_id, always="hungry always" in spec.arm)
+        if "dies" in spec.arm:
+            self._die_if_first(cell_id, always="dies always" in spec.arm)
         if "outlived" in spec.arm:
             self._go_on_unseen(cell_id, staging)
         if "slow" in spec.arm:

@@ -6,11 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cell_queue import CellQueue
 from orchestrator.shipping import ROOT
+from orchestrator.signals import StopSignal
+from orchestrator.sweep import StudySearch
+from tests.test_orchestrator_sweep import Book, cell, sweep_options
 
 SCRIPT = """
 import json, sys
@@ -20,7 +25,8 @@ from orchestrator.placement import Machine
 from tests.test_orchestrator_sweep import cell, sweep
 
 with ray_session(Machine(cpus=2, gpus=0), dashboard=False):
-    cells = [cell("once", arm="hungry"), cell("ever", arm="always hungry"), cell("calm")]
+    cells = [cell("once", arm="hungry"), cell("ever", arm="hungry always"), cell("calm")]
+    cells.append(cell("both", arm="hungry, dies always"))
     book, _ = sweep(Path(sys.argv[1]), cells)
 print(json.dumps({"kept": book.attempts, "lost": book.failed_cells}))
 """
@@ -61,3 +67,47 @@ def test_a_worker_killed_for_host_memory_is_tried_again_and_the_message_names_me
     error, attempts = told["lost"]["ever"]
     assert attempts == 4
     assert "memory" in error.lower()
+    # Tries count alike, whether Ray's memory monitor ended them or the process died by itself.
+    assert told["lost"]["both"][1] == 4
+
+
+def search_of(
+    queue: CellQueue, book: Book, folder: Path, *, cells_per_trial: int = 1
+) -> StudySearch:
+    options = replace(sweep_options(folder), cells_per_trial=cells_per_trial)
+    return StudySearch(
+        queue, options=options, attempt="a", keeper=book, observers=[book], stop=StopSignal()
+    )
+
+
+def test_tries_of_a_broken_off_experiment_count_in_the_next_one(tmp_path: Path) -> None:
+    queue = CellQueue([cell("live"), cell("restarting"), cell("ready")])
+    book = Book(tmp_path)
+    search = search_of(queue, book, tmp_path)
+    for trial in ("a", "b", "c"):
+        assert search.suggest(trial) is not None
+    search.attempts["a"] = 3
+    search.attempts["b"] = 2
+    search.break_off("out of memory", live={"a"})
+    # The one without an actor had one try and waits for its second; the last one had none.
+    assert search.broken_off == {"live": 3, "restarting": 1}
+    assert not book.failed_cells
+    search.suspects.clear()
+    retries = {}
+    for trial in ("d", "e", "f"):
+        assert search.suggest(trial) is not None
+        retries[next(iter(search.handed[trial]))] = search.retries(trial)
+    assert retries == {"live": 0, "restarting": 2, "ready": 3}
+    search.break_off("out of memory", live={"d", "e", "f"})
+    assert book.failed_cells == {"live": ("worker died 4 times: out of memory", 4)}
+    assert queue.failed == {"live"}
+
+
+def test_suspects_are_tried_again_alone(tmp_path: Path) -> None:
+    queue = CellQueue([cell("one"), cell("two"), cell("three")])
+    search = search_of(queue, Book(tmp_path), tmp_path, cells_per_trial=2)
+    assert search.suggest("a") is not None
+    search.break_off("out of memory", live={"a"})
+    assert search.suggest("b") is not None
+    assert len(search.handed["b"]) == 1
+    assert search.suggest("c") is None

@@ -88,6 +88,15 @@ class Book:
         return int(pid), int(count)
 
 
+def sweep_options(folder: Path) -> SweepOptions:
+    return SweepOptions(
+        places=Places(folder / "shards", folder / "ledger", folder / "staging"),
+        placement=Placement(1.0, 0.0, 2),
+        tune_folder=folder / "tune",
+        worker=WORKER,
+    )
+
+
 def sweep(folder: Path, cells: list[PlannedCell], **changes: object) -> tuple[Book, CellQueue]:
     book = Book(folder / "ledger")
     book.ledger.mkdir()
@@ -95,17 +104,10 @@ def sweep(folder: Path, cells: list[PlannedCell], **changes: object) -> tuple[Bo
     stop = changes.pop("stop", None)
     on_notice = changes.pop("on_notice", lambda running: None)
     more = changes.pop("more", None)
-    options = SweepOptions(
-        places=Places(folder / "shards", book.ledger, folder / "staging"),
-        placement=Placement(1.0, 0.0, 2),
-        tune_folder=folder / "tune",
-        worker=WORKER,
-    )
-    options = replace(options, **changes)  # type: ignore[arg-type]
     queue = run_sweep(
         cells,
         finished=set(),
-        options=options,
+        options=replace(sweep_options(folder), **changes),  # type: ignore[arg-type]
         keeper=book,
         observers=[book],
         stop=stop,  # type: ignore[arg-type]
