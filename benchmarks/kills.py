@@ -24,7 +24,7 @@ from pathlib import Path
 from results.ledger import Ledger
 
 STUDY = (
-    *("--study", "per_persona", "--users", "6", "--no-dashboard", "--set", "data.sessions=10"),
+    *("--study", "per_persona", "--users", "16", "--no-dashboard", "--set", "data.sessions=10"),
     *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
     *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
     *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
@@ -33,8 +33,9 @@ ACTORS = 2
 """Most trials that run at a time: as many as this study's machine has CPUs, two at most."""
 GONE_SECONDS = 90.0
 """Ray's own agents wait a minute for their cluster to come back before they end."""
-WINDOW_SECONDS = 8.0
-"""Kills fall between the command and so long after its first record."""
+WINDOW_SECONDS = 4.0
+"""Kills fall between the command and so long after its first record: there are cells left to
+interrupt until the last of them."""
 
 
 @dataclass(slots=True)
@@ -192,9 +193,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--longest", type=float, default=14.0, help="seconds before a kill, at most"
-    )
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kills-") as name:

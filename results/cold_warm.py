@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from results.record import Record
 from results.resampling import Floats, bootstrap_means, percentile_interval
+from results.stats import without_dust
 
 PURPOSE = "adapt_from_few"
 METRIC = "rouge_l"
@@ -112,7 +113,10 @@ def _with_lifts(scores: pd.DataFrame) -> pd.DataFrame:
     frame = means.reset_index()
     none = frame[frame["exchanges"] == NONE].set_index(keys)["score"]
     base = none.reindex(pd.MultiIndex.from_frame(frame[keys])).to_numpy(dtype=np.float64)
-    return frame.assign(lift=frame["score"].to_numpy(dtype=np.float64) - base)
+    score = frame["score"].to_numpy(dtype=np.float64)
+    # Means over seeds of equal scores may differ by their last bits.
+    scale = float(np.abs(score).max(initial=0.0))
+    return frame.assign(lift=without_dust(score - base, scale=scale))
 
 
 def _place(number: str) -> float:

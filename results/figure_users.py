@@ -154,7 +154,8 @@ def own_against_swapped(analysis: Analysis) -> Canvas | None:
         return None
     canvas, axes = panels(len(found), columns=2, width=4.3 * min(2, len(found)), height=4.2)
     ends = np.concatenate([both.ravel() for _, both in found] + [np.zeros(1)])
-    pad = 0.06 * float(np.ptp(ends)) + 1e-6
+    # Wide enough for the words in the corners, which no point may cover.
+    pad = 0.1 * float(np.ptp(ends)) + 1e-6
     limits = (float(ends.min()) - pad, float(ends.max()) + pad)
     for axis, (contrast, both) in zip(axes, found, strict=True):
         _against(axis, both, limits, color=arm_color(contrast.arm))

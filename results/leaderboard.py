@@ -64,7 +64,10 @@ class Leaderboard:
 
 def _standing(arm: str, users: dict[str, float], base: dict[str, float]) -> Standing:
     mean = float(np.mean(list(users.values())))
-    lifts = without_dust([score - base[user] for user, score in users.items() if user in base])
+    scale = max(map(abs, (*users.values(), *base.values())))
+    lifts = without_dust(
+        [score - base[user] for user, score in users.items() if user in base], scale=scale
+    )
     if arm == BASELINE or len(lifts) < 2:
         return Standing(arm, len(users), mean)
     low, high = (float(end[0]) for end in t_interval(lifts))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +50,8 @@ from results.wording import arm_title, number, plural
 
 MAX_USERS = 300
 EXAMPLES_PER_USER = 3
+_UNIT = re.compile(r"(\d) %")
+"""A number and its percent sign stay on one line."""
 STATS_TABLES = ("comparisons", "macro", "lifts", "missing", "slices", "clusters", "reliability")
 
 
@@ -249,7 +252,7 @@ def _marked(text: str) -> Markup:
 def _bold(text: str) -> Markup:
     return Markup("").join(
         Markup("<strong>{}</strong>").format(part) if bold else escape(part)
-        for part, bold in _between(text, "**")
+        for part, bold in _between(_UNIT.sub("\\1\u00a0%", text), "**")
     )
 
 

@@ -20,6 +20,7 @@ from results.collector import CURVE_COLUMNS, MISSING_COLUMNS, SLOT_COLUMNS
 from results.comparison import TESTS
 from results.contrasts import BASELINE, Contrast
 from results.document import Block, Bullets, Section, Shown, Table, span, table, value
+from results.figure_scores import metric_pages
 from results.figure_style import house_style
 from results.figures import FIGURES, Figure, drawn
 from results.files import file_sha256, write_atomic, write_csv, write_json
@@ -321,7 +322,12 @@ def _figures(compared: Compared, folder: Path, *, command: str) -> list[Figure]:
     """Figures of all metrics once, of users' lifts metric by metric."""
     analysis = compared.analysis
     scored = [name for name, _ in _rows(analysis)]
-    wanted = [(name, analysis, name) for name in WHOLE] + [
+    sheets = metric_pages(analysis, analysis.arms)
+    wanted = [
+        (name if place == 1 else f"{name}_{place}", replace(analysis, main_metrics=page), name)
+        for name in WHOLE
+        for place, page in enumerate(map(tuple, sheets), start=1)
+    ] + [
         (f"{name}_{place}", replace(analysis, primary_metric=metric), name)
         for place, metric in enumerate(scored, start=1)
         for name in EACH
@@ -338,17 +344,20 @@ def _figures(compared: Compared, folder: Path, *, command: str) -> list[Figure]:
                 command=command,
             )
             if figure is not None:
-                found.append(replace(figure, caption=_caption(name, numbers, command=command)))
+                caption = _caption(name, numbers, sheets=len(sheets), command=command)
+                found.append(replace(figure, caption=caption))
     return found
 
 
-def _caption(name: str, analysis: Analysis, *, command: str) -> str:
+def _caption(name: str, analysis: Analysis, *, sheets: int, command: str) -> str:
     text, interval = (WHOLE | EACH)[name]
-    rows = dict(_rows(analysis))
-    counts = {name: rows[name]["n_users"] for name in rows}
+    shown = analysis.headline()
     if name in EACH:
-        text = f"{analysis.primary_metric}. {text}"
-        counts = {analysis.primary_metric: counts[analysis.primary_metric]}
-    sizes = sorted({int(n) for n in counts.values()})
+        shown = [analysis.primary_metric]
+        text = f"{shown[0]}. {text}"
+    elif sheets > 1:
+        text = f"{shown[0]} to {shown[-1]}, {len(shown)} of {len(analysis.metrics)} metrics. {text}"
+    rows = dict(_rows(analysis))
+    sizes = sorted({int(rows[metric]["n_users"]) for metric in shown if metric in rows}) or [0]
     users = " to ".join(dict.fromkeys((str(sizes[0]), str(sizes[-1]))))
     return f"{text} n = {users} users. Interval: {interval}. Redraw: {command}"

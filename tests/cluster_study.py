@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
@@ -39,11 +43,40 @@ def tables(root: Path) -> dict[str, bytes]:
     }
 
 
-def end_cluster(cluster: Any) -> None:
-    """End a test's Ray nodes at once: asking a busy head to drain them first may time out."""
-    for node in list(cluster.worker_nodes):
-        cluster.remove_node(node, allow_graceful=False)
-    cluster.shutdown()
+@contextmanager
+def ray_nodes(*, head_cpus: int, workers: int = 0) -> Iterator[Any]:
+    """A cluster of Ray nodes on this machine, in a folder of its own; its end ends them.
+
+    For whoever asks for ``auto``, Ray notes its address below ``RAY_TMPDIR``, in a folder that it
+    does not make: without one here it would be every Ray's on this machine.
+    """
+    from ray.cluster_utils import Cluster
+
+    folder = Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp"))
+    (folder / "ray").mkdir()
+    head = {"num_cpus": head_cpus, "object_store_memory": 100 << 20, "include_dashboard": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", str(folder))
+        found: Any = Cluster(
+            initialize_head=True, head_node_args=head | {"temp_dir": str(folder / "head")}
+        )
+        try:
+            for _ in range(workers):
+                add_worker(found)
+            yield found
+        finally:
+            # At once: asking a busy head to drain its nodes first may time out.
+            for node in list(found.worker_nodes):
+                found.remove_node(node, allow_graceful=False)
+            found.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def add_worker(cluster: Any) -> Any:
+    """One more node, with one CPU."""
+    return cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
 
 
 class Started:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,23 +13,13 @@ import pytest
 from orchestrator.exit_codes import ExitCode
 from orchestrator.head_watch import RAY_PATIENCE
 from results.ledger import Ledger
-from tests.cluster_study import Started
+from tests.cluster_study import Started, ray_nodes
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
-    for name, value in {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}.items():
-        monkeypatch.setenv(name, value)
-    folder = tempfile.mkdtemp(prefix="head-", dir="/tmp")
-    head = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
-    found = Cluster(initialize_head=True, head_node_args=head | {"temp_dir": folder})
-    try:
+def cluster() -> Iterator[Any]:
+    with ray_nodes(head_cpus=1) as found:
         yield found
-    finally:
-        found.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.cluster

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
 from orchestrator.shipping import PACKAGES, ROOT, code_files, copy_code
 from results.ledger import Ledger
-from tests.cluster_study import SMALL, Started, end_cluster, tables, tables_alone
+from tests.cluster_study import SMALL, Started, add_worker, ray_nodes, tables, tables_alone
 from tests.faults import count_records
 
 
@@ -59,26 +58,10 @@ def alone() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head that takes no trials and two workers with one CPU each, in a folder of its own."""
-    from ray.cluster_utils import Cluster
-
-    for name, value in {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}.items():
-        monkeypatch.setenv(name, value)
-    folder = tempfile.mkdtemp(prefix="nodes-", dir="/tmp")
-    head = {"num_cpus": 0, "object_store_memory": 100 << 20, "include_dashboard": False}
-    found = Cluster(initialize_head=True, head_node_args=head | {"temp_dir": folder})
-    try:
-        for _ in range(2):
-            add_worker(found)
+def cluster() -> Iterator[Any]:
+    """A head that takes no trials and two workers with one CPU each."""
+    with ray_nodes(head_cpus=0, workers=2) as found:
         yield found
-    finally:
-        end_cluster(found)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def add_worker(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
 
 
 @pytest.mark.cluster

@@ -80,8 +80,14 @@ def a_training(folder: Path) -> tuple[CellSpec, Places]:
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_adapter_of_one(tmp_path: Path) -> None:
+def test_two_processes_train_the_adapter_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec, places = a_training(tmp_path)
+    # Modules of the folder that the program was started in are nobody's.
+    for name in ("orchestrator", "tasks", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('planted')")
+    monkeypatch.chdir(tmp_path)
     alone = CellWorker(places)
     one = alone.run("one", spec, staging=tmp_path / "one")
     assert one.ok, one.error

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,7 +18,7 @@ from results.files import CRASH_CODE, CRASH_VARIABLE
 from results.ledger import Ledger
 from results.object_store import ObjectStore, StoreError
 from results.stored_lock import stored_lock
-from tests.cluster_study import end_cluster
+from tests.cluster_study import add_worker, ray_nodes
 from tests.faults import count_records
 from tests.s3_server import VARIABLES
 from tests.test_orchestrator_crashes import SMALL, tables, tables_alone
@@ -172,6 +169,10 @@ def test_a_study_in_a_bucket_has_the_tables_of_one_in_a_folder(
         assert main(words) == ExitCode.INFRASTRUCTURE
         assert f"{uri} is in use by process {os.getpid()}" in capsys.readouterr().err
     before = set(store.names())
+    # A request that cannot be met costs nothing of what is there.
+    for bad in (["--set", "data.source=jsonl:nowhere"], ["--gpus-per-global-trial", "4"]):
+        assert main([*words, "--fresh", *bad]) == ExitCode.BAD_INPUT
+        assert set(store.names()) == before
     assert main([*words, "--fresh"]) == ExitCode.DONE
     assert tables(working_copy(uri)) == alone
     assert not {name for name in before & set(store.names()) if "/items.parquet" in name}
@@ -225,22 +226,14 @@ def test_nodes_that_share_nothing_but_the_bucket(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from ray.cluster_utils import Cluster
-
-    folder = tempfile.mkdtemp(prefix="nodes-", dir="/tmp")
-    head = {"num_cpus": 0, "object_store_memory": 100 << 20, "include_dashboard": False}
-    cluster: Any = Cluster(initialize_head=True, head_node_args=head | {"temp_dir": folder})
     uri = f"{bucket}/study"
-    try:
+    with ray_nodes(head_cpus=0) as cluster:
         for name in ("first", "second"):
             machine(monkeypatch, tmp_path / name)
-            cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+            add_worker(cluster)
         machine(monkeypatch, tmp_path / "driver")
         words = ["run", "--workspace", uri, "--address", cluster.address, *SMALL]
         assert main(words) == ExitCode.DONE, capsys.readouterr().err
-    finally:
-        end_cluster(cluster)
-        shutil.rmtree(folder, ignore_errors=True)
     root = working_copy(uri)
     assert tables(root) == alone
     assert Ledger(root).problems() == []

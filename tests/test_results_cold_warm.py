@@ -47,6 +47,20 @@ def test_means_lifts_and_counts_of_a_hand_made_table() -> None:
     assert row["note"] == "n/a: 3 users; an interval needs 6"
 
 
+def test_equal_means_of_other_seeds_are_ties() -> None:
+    scores = {"0": (0.1, 0.2, 0.3), "all": (0.3, 0.2, 0.1)}
+    assert sum(scores["0"]) != sum(scores["all"])
+    rows = [
+        ("lora", seed, "warm", number, 4, user, values[seed], 4)
+        for number, values in scores.items()
+        for seed in range(3)
+        for user in "ab"
+    ]
+    row = point(compared(pd.DataFrame(rows, columns=SCORE_COLUMNS)), "lora", "warm", "all")
+    assert (row["helped"], row["tied"], row["hurt"]) == (0, 2, 0)
+    assert row["lift"] == 0
+
+
 def test_intervals_begin_where_they_can_cover() -> None:
     assert 1 - 2.0 ** (1 - MIN_USERS) >= 0.95 > 1 - 2.0 ** (2 - MIN_USERS)
     few = compared(few_exchanges(cold=MIN_USERS - 1, warm=MIN_USERS, noise=0.05))

@@ -53,3 +53,14 @@ def test_one_common_user_or_equal_lifts_have_no_interval(tmp_path: Path) -> None
     found = {one.arm: one for one in board.standings()}
     assert found["lora_all"].lift is None
     assert found["prefix_all"].lift == pytest.approx(0.1)
+
+
+def test_equal_means_of_other_seeds_have_no_interval(tmp_path: Path) -> None:
+    board = Leaderboard()
+    for arm, scores in (("baseline", (0.1, 0.2, 0.3)), ("lora_all", (0.3, 0.2, 0.1))):
+        for seed, score in enumerate(scores):
+            path = items(tmp_path, f"{arm}{seed}", {"a": [score], "b": [0.5], "c": [score]})
+            board.add(arm, path)
+    lora = next(one for one in board.standings() if one.arm == "lora_all")
+    assert lora.lift == 0
+    assert lora.low is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,29 @@ def test_files_hold_every_statistic_and_say_who_was_left_out(
     assert "Redraw: again" in text
     pictures = {path.stem for path in (tmp_path / "out" / "figures").glob("*.png")}
     assert {"metric_by_metric", "macro_metrics", "sorted_lifts_1", "sorted_lifts_2"} <= pictures
+
+
+def test_every_metric_is_drawn_on_as_many_sheets_as_it_takes(write: Write, tmp_path: Path) -> None:
+    metrics = [f"m{number:02}" for number in range(20)]
+    head = ",".join(["who", *metrics])
+    rows = [[f"u{user}", *(f"{(user * 7 + m) % 11}" for m in range(20))] for user in range(5)]
+    lines = [",".join(row) for row in rows]
+    arm = [",".join([row[0], *(f"{float(x) + (i + at) % 3}" for at, x in enumerate(row[1:]))])
+           for i, row in enumerate(rows)]  # fmt: skip
+    request = TwoTables(
+        baseline=write("b.csv", "\n".join([head, *lines])),
+        arm=write("a.csv", "\n".join([head, *arm])),
+        id_column="who", metrics=metrics, resamples=200,
+    )  # fmt: skip
+    write_comparison(request, compare_tables(request), tmp_path / "out", command="again")
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    spans = re.findall(r"(m\d\d) to (m\d\d), (\d+) of 20 metrics\. Mean lift", text)
+    assert spans[0][0] == "m00"
+    assert spans[-1][1] == "m19"
+    assert sum(int(count) for _, _, count in spans) == 20
+    pictures = {path.stem for path in (tmp_path / "out" / "figures").glob("*.png")}
+    for name in ("metric_by_metric", "macro_metrics"):
+        assert {name, *(f"{name}_{n}" for n in range(2, len(spans) + 1))} <= pictures
 
 
 @pytest.mark.parametrize(
