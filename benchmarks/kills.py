@@ -11,22 +11,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import psutil
 
 from results.ledger import Ledger
 
 STUDY = (
-    *("--study", "per_persona", "--users", "16", "--no-dashboard", "--set", "data.sessions=10"),
+    *("--study", "per_persona", "--users", "16", "--no-dashboard", "--set", "data.sessions=16"),
     *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
-    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
+    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=48"),
     *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
 )
 ACTORS = 2
@@ -48,7 +50,7 @@ class Figures:
     trials_cost: list[int] = field(default_factory=list)
     """Attempts without a record that each kill left behind."""
     processes_left: list[str] = field(default_factory=list)
-    """What of a killed run still lived after ``GONE_SECONDS``."""
+    """What of the killed runs still lived ``GONE_SECONDS`` after the last one."""
     records_expected: int = 0
     records_found: int = 0
     records_lost: int = 0
@@ -82,53 +84,29 @@ def start(workspace: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def descendants(process: int) -> set[int]:
+def descendants(process: int) -> set[psutil.Process]:
     """A process and all that it started, now."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(entry.parent.name)] = int(fields[1])
-    found, more = {process}, True
-    while more:
-        new = {child for child, parent in parents.items() if parent in found} - found
-        found |= new
-        more = bool(new)
-    return found
+    parent = psutil.Process(process)
+    return {parent, *parent.children(recursive=True)}
 
 
-def alive(process: int) -> bool:
-    """Whether a process still runs; a zombie does not."""
-    try:
-        text = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] != "Z"
-
-
-def command_of(process: int) -> str:
-    """What a process was started as, in short."""
-    try:
-        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "gone"
-    return " ".join(word.decode(errors="replace").rpartition("/")[2] for word in words[:3])[:60]
-
-
-def kill(run: subprocess.Popen[bytes]) -> list[str]:
-    """Kill the driver alone; those of its processes that outlived it for too long."""
+def kill(run: subprocess.Popen[bytes]) -> set[psutil.Process]:
+    """Kill the driver alone; the processes of its run, which have to end by themselves."""
     family = descendants(run.pid)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    until = time.monotonic() + GONE_SECONDS
-    while time.monotonic() < until and any(map(alive, family)):
-        time.sleep(0.2)
-    left = {process: command_of(process) for process in family if alive(process)}
-    for process in left:
-        os.kill(process, signal.SIGKILL)
-    return list(left.values())
+    return family
+
+
+def left_after(families: set[psutil.Process], seconds: float) -> list[str]:
+    """Those that live on for longer, by what they were started as; killed then."""
+    _, alive = psutil.wait_procs(list(families), timeout=seconds)
+    left = []
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            left.append(" ".join(process.cmdline()[:3])[-60:])
+            process.kill()
+    return left
 
 
 def tables(workspace: Path) -> dict[str, bytes]:
@@ -157,6 +135,7 @@ def measure(folder: Path, *, kills: int, seed: int) -> Figures:
     calm, wild = folder / "calm", folder / "wild"
     longest = to_the_end(calm) + WINDOW_SECONDS
     chance, found = random.Random(seed), Figures()
+    families: set[psutil.Process] = set()
     while found.kills < kills:
         run, wait = start(wild), chance.uniform(0.5, longest)
         try:
@@ -164,7 +143,8 @@ def measure(folder: Path, *, kills: int, seed: int) -> Figures:
         except subprocess.TimeoutExpired:
             found.kills += 1
             found.killed_after_seconds.append(round(wait, 2))
-            found.processes_left += kill(run)
+            # The same command comes at once, while Ray's own agents of the killed run still wait.
+            families |= kill(run)
             ledger = Ledger(wild)
             staged = ledger.staging.glob("*") if ledger.staging.is_dir() else ()
             found.trials_cost.append(sum(path.is_dir() for path in staged))
@@ -173,6 +153,7 @@ def measure(folder: Path, *, kills: int, seed: int) -> Figures:
             # Done before its time: there must be something to kill.
             longest = max(1.5, longest * 0.8)
     to_the_end(wild)
+    found.processes_left = left_after(families, GONE_SECONDS)
     return compare(found, calm=calm, wild=wild)
 
 
