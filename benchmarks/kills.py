@@ -36,8 +36,7 @@ ACTORS = 2
 GONE_SECONDS = 90.0
 """Ray's own agents wait a minute for their cluster to come back before they end."""
 WINDOW_SECONDS = 4.0
-"""Kills fall between the command and so long after its first record: there are cells left to
-interrupt until the last of them."""
+"""So short that there are trials left to interrupt until the last kills."""
 
 
 @dataclass(slots=True)
@@ -120,7 +119,7 @@ def to_the_end(workspace: Path) -> float:
     """Run the study until it is done; seconds until its first record."""
     began, run, first = time.monotonic(), start(workspace), 0.0
     while run.poll() is None:
-        if not first and any((workspace / "results" / "ledger").glob("[!.]*")):
+        if not first and records(workspace):
             first = time.monotonic() - began
         time.sleep(0.05)
     code = run.wait()
@@ -131,30 +130,59 @@ def to_the_end(workspace: Path) -> float:
 
 
 def measure(folder: Path, *, kills: int, seed: int) -> Figures:
-    """Kill a study so often, and compare it with one that was not."""
+    """Kill a study so often, and compare it with one that was not.
+
+    Half of the kills fall between the command and the time that a first record takes, half within
+    ``WINDOW_SECONDS`` of the run's first own record: a run is mostly start, and would hardly ever
+    be killed in its trials otherwise.
+    """
     calm, wild = folder / "calm", folder / "wild"
-    longest = to_the_end(calm) + WINDOW_SECONDS
+    beginning = to_the_end(calm)
     chance, found = random.Random(seed), Figures()
     families: set[psutil.Process] = set()
     while found.kills < kills:
-        run, wait = start(wild), chance.uniform(0.5, longest)
-        try:
-            run.wait(timeout=wait)
-        except subprocess.TimeoutExpired:
-            found.kills += 1
-            found.killed_after_seconds.append(round(wait, 2))
-            # The same command comes at once, while Ray's own agents of the killed run still wait.
-            families |= kill(run)
-            ledger = Ledger(wild)
-            staged = ledger.staging.glob("*") if ledger.staging.is_dir() else ()
-            found.trials_cost.append(sum(path.is_dir() for path in staged))
-            found.records_after.append(len(list(ledger.records())))
+        began, run = time.monotonic(), start(wild)
+        if chance.random() < 0.5:
+            ended = ends_within(run, chance.uniform(0.5, beginning))
         else:
-            # Done before its time: there must be something to kill.
-            longest = max(1.5, longest * 0.8)
+            new_record(run, wild)
+            ended = ends_within(run, chance.uniform(0.0, WINDOW_SECONDS))
+        if ended:
+            # Done before its time: kills fall into what a finished study still does.
+            beginning = max(1.5, beginning * 0.8)
+            continue
+        found.kills += 1
+        found.killed_after_seconds.append(round(time.monotonic() - began, 2))
+        # The same command comes at once, while Ray's own agents of the killed run still wait.
+        families |= kill(run)
+        ledger = Ledger(wild)
+        staged = ledger.staging.glob("*") if ledger.staging.is_dir() else ()
+        found.trials_cost.append(sum(path.is_dir() for path in staged))
+        found.records_after.append(len(list(ledger.records())))
     to_the_end(wild)
     found.processes_left = left_after(families, GONE_SECONDS)
     return compare(found, calm=calm, wild=wild)
+
+
+def ends_within(run: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether a run is over after so long."""
+    try:
+        run.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def new_record(run: subprocess.Popen[bytes], workspace: Path) -> None:
+    """Wait for a run's first own record, or its end."""
+    before = records(workspace)
+    while run.poll() is None and records(workspace) == before:
+        time.sleep(0.02)
+
+
+def records(workspace: Path) -> set[Path]:
+    """Folders of the cells in the ledger."""
+    return set((workspace / "results" / "ledger").glob("[!.]*"))
 
 
 def compare(found: Figures, *, calm: Path, wild: Path) -> Figures:
