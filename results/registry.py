@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from results.analysis import PRIMARY_METRIC
 from results.collector import Collected
+from results.contrasts import GATED, gate_fallback, is_gated
 from results.files import DECIMALS, without_formula, write_atomic
-from results.record import Record, RecordError
+from results.gate import gate_choices, gated_scores
+from results.record import GATE_SPLIT, Record, RecordError
 from results.score_table import SWAPPED
 
 COLUMNS = [
@@ -65,12 +68,12 @@ def _known_keys(text: str, path: Path) -> set[tuple[str, ...]]:
 
 
 def registry_rows(collected: Collected, *, commit: str) -> list[dict[str, Any]]:
-    """One row per arm × split × seed that has scores; controls have rows of their own.
+    """One row per arm × split × seed that has scores; controls and gated arms have their own.
 
     ``commit`` is that of the code which ran the cells, not of the program that writes the row;
     several are told by a space.
     """
-    table = collected.table
+    table = _with_gated(collected)
     whole = table[table["slice"] == "all"]
     records = _by_arm(collected)
     keys = ["arm", "split", "seed"]
@@ -79,7 +82,7 @@ def registry_rows(collected: Collected, *, commit: str) -> list[dict[str, Any]]:
     rows = []
     for key in sorted(users.index):
         arm, split, seed = str(key[0]), str(key[1]), int(key[2])
-        behind = records[(arm.removesuffix(SWAPPED), split, seed)]
+        behind = _behind(records, arm, split, seed)
         cells = "+".join(sorted(record.cell_id for record in behind))
         spec = behind[0].spec
         rows.append({
@@ -94,6 +97,30 @@ def registry_rows(collected: Collected, *, commit: str) -> list[dict[str, Any]]:
             "cells_sha256": hashlib.sha256(cells.encode()).hexdigest()[:16],
         })  # fmt: skip
     return rows
+
+
+def _with_gated(collected: Collected) -> pd.DataFrame:
+    """The collector's scores and those of the arms that the no-harm gate makes of them."""
+    table = collected.table
+    if PRIMARY_METRIC not in collected.metrics:
+        return table
+    better = collected.metrics[PRIMARY_METRIC].higher_is_better
+    choices = gate_choices(table, PRIMARY_METRIC, higher_is_better=better)
+    gated = gated_scores(table, choices)
+    plain = [part.astype({"arm": str}) for part in (table, gated)]
+    return pd.concat([plain[0], plain[1][plain[1]["arm"].map(is_gated)]], ignore_index=True)
+
+
+def _behind(
+    records: Mapping[tuple[str, str, int], list[Record]], arm: str, split: str, seed: int
+) -> list[Record]:
+    """The records that an arm's scores come from; a gated arm's also say who was kept."""
+    plain = arm.removesuffix(SWAPPED).removesuffix(GATED)
+    if not is_gated(arm):
+        return records[(plain, split, seed)]
+    names = (plain, gate_fallback(plain) or plain)
+    return [one for name in names for part in (split, GATE_SPLIT)
+            for one in records.get((name, part, seed), [])]  # fmt: skip
 
 
 def _commits(behind: Sequence[Record], otherwise: str) -> str:

@@ -115,6 +115,30 @@ def test_the_registry_names_the_commits_that_ran_the_cells(tmp_path: Path) -> No
     assert told["baseline"] == "later"
 
 
+def test_the_registry_has_the_gated_arms_too(tmp_path: Path) -> None:
+    found = collect(*fake_ledger(tmp_path, users=4, arms=["lora_all", "lora_per_user"]))
+    chosen = found.table["arm"].isin(["lora_all", "lora_per_user"])
+    gate = found.table[chosen & (found.table["slice"] == "all")].assign(split="gate", value=0.0)
+    kept = (gate["arm"] == "lora_per_user") & (gate["user_id"].isin(["user_0", "user_2"]))
+    gate.loc[kept & (gate["metric"] == "rouge_l"), "value"] = 1.0
+    records = dict(found.records)
+    for name, record in found.records.items():
+        if record.arm in ("lora_all", "lora_per_user"):
+            there = {"cell_id": f"gate-{name}", "split": "gate"}
+            records[f"gate-{name}"] = record.model_copy(update=there)
+    both = replace(found, table=pd.concat([found.table, gate]), records=records)
+    rows = pd.read_csv(append_registry(both, tmp_path / "r.csv", commit="c"))
+    gated = rows[rows["arm"] == "lora_per_user_gated"]
+    assert gated["split"].tolist() == ["test"]
+    test = found.table[(found.table["metric"] == "rouge_l") & (found.table["slice"] == "all")]
+    score = test.astype({"arm": str}).set_index(["arm", "user_id"])["value"]
+    means = [score["lora_per_user"][["user_0", "user_2"]], score["lora_all"][["user_1", "user_3"]]]
+    assert gated["macro_rouge_l"].item() == pytest.approx(pd.concat(means).mean(), abs=1e-6)
+    of = rows.set_index(["arm", "split"])["n_cells"]
+    parts = [(arm, split) for arm in ("lora_all", "lora_per_user") for split in ("test", "gate")]
+    assert gated["n_cells"].item() == sum(of[part] for part in parts)
+
+
 def test_a_registry_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / REGISTRY).write_text("arm,score\nx,1\n")
     with pytest.raises(RecordError, match="no column 'split'"):
