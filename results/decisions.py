@@ -366,7 +366,7 @@ def _gate(contrast: Contrast, numbers: Numbers, analysis: Analysis) -> Decision:
     row = analysis.row(f"{contrast.arm} - {plain}")
     if row is not None and math.isfinite(row["low"]):
         own = _numbers_of(row)
-        told.append(f"against the same arm without the gate {_lift(own)}: {_said(own)}")
+        told.append(_beside_ungated(analysis, plain, own))
         numbers = numbers | {f"gated_minus_own_{end}": own[end] for end in ("low", "high")}
     return Decision(
         rule=rule,
@@ -376,6 +376,16 @@ def _gate(contrast: Contrast, numbers: Numbers, analysis: Analysis) -> Decision:
         numbers=numbers,
         would_change=_any_or_all(bounds),
     )
+
+
+def _beside_ungated(analysis: Analysis, arm: str, lift: Numbers) -> str:
+    """How many adapters the gate kept, and what it changed."""
+    choices = analysis.gate.choices
+    kept = choices.loc[choices["arm"] == arm, "kept"]
+    if len(kept) and kept.all():
+        return f"it kept all {len(kept)} adapters, so the same arm scores the same without it"
+    counted = f" ({int(kept.sum())} of {len(kept)} adapters kept)" if len(kept) else ""
+    return f"against the same arm without the gate {_lift(lift)}: {_said(lift)}{counted}"
 
 
 def _said(numbers: Numbers) -> str:

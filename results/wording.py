@@ -202,6 +202,8 @@ _PHRASES: dict[Verdict, str] = {
 
 def phrase(row: Row, said: Verdict) -> str:
     """The verdict as the main clause of a sentence."""
+    if said == "no evidence" and float(row["mean_lift"]) == 0 and not any(bounds(row)):
+        return "every user scores the same on both sides"
     if said == "test alone" and several_seeds(row):
         return (
             "the test over users finds a difference for these seeds, but the interval over users "

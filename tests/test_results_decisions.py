@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from results.analysis import Thresholds, analyze
@@ -160,6 +161,13 @@ def test_a_gate_that_was_measured_is_cited_with_its_numbers():
     assert "behind the gate − all-persona LoRA +0.020 [+0.010, +0.030]: evidence of a gain" in told
     assert "without the gate −0.010 [−0.020, +0.010]: no evidence of a difference" in told
     assert "next step" not in told
+    choices = pd.DataFrame({"arm": "lora_per_user", "kept": [True] * 11 + [False]})
+    for kept, words in (
+        (choices, "no evidence of a difference (11 of 12 adapters kept)."),
+        (choices[choices["kept"]], "it kept all 11 adapters, so the same arm scores the same"),
+    ):
+        here = replace(changed, gate=replace(changed.gate, choices=kept))
+        assert words in one(decide(here), "no-harm gate", "lora_per_user").verdict
     ungated = [d for d in decisions if d.rule != "no-harm gate"]
     assert "is the next step" in " ".join(recommendation(ungated))
 
