@@ -17,9 +17,11 @@ from results.wording import (
     interval,
     interval_or_note,
     number,
+    p_number,
     share,
 )
 
+ADJUSTED_P = "adjusted p"
 NEED = "needs two users or more with scores in both arms"
 
 
@@ -106,7 +108,7 @@ def _gain(numbers: Mapping[str, Any]) -> list[_Bound]:
     p = numbers["p_adjusted"]
     return [
         _Bound("lower bound", numbers["low"], 0.0, holds=numbers["low"] > 0),
-        _Bound("adjusted p", p, ALPHA, holds=p < ALPHA, upper=True),
+        _Bound(ADJUSTED_P, p, ALPHA, holds=p < ALPHA, upper=True),
     ]
 
 
@@ -413,7 +415,8 @@ class _Bound:
         side = "above" if self.upper == self.holds else "below"
         limit = number(self.limit, digits=2)
         goal = f"{limit} or {side}" if self.holds else f"{side} {limit}"
-        return f"{self.what} from {number(self.value)} to {goal}"
+        value = p_number(self.value) if self.what == ADJUSTED_P else number(self.value)
+        return f"{self.what} from {value} to {goal}"
 
 
 def _any_or_all(bounds: list[_Bound]) -> str:

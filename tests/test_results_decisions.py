@@ -157,6 +157,9 @@ def test_a_gate_that_was_measured_is_cited_with_its_numbers():
     changed = with_numbers(changed, "lora_per_user - lora_all", share_hurt_high=0.5)
     decisions = [d for d in decide(changed) if d.arm == "lora_per_user"]
     assert one(decisions, "no-harm gate", "lora_per_user").fired is True
+    tiny = decide(with_numbers(changed, shared, p_adjusted=0.0002))
+    change = one(tiny, "no-harm gate", "lora_per_user").would_change
+    assert "adjusted p from < 0.001 to 0.05 or above" in change
     told = " ".join(recommendation(decisions))
     assert "behind the gate − all-persona LoRA +0.020 [+0.010, +0.030]: evidence of a gain" in told
     assert "without the gate −0.010 [−0.020, +0.010]: no evidence of a difference" in told
