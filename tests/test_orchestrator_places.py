@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -95,16 +96,16 @@ def other_cluster() -> Iterator[str]:
     environment = os.environ | {"PYTHONPATH": root, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     log = Path(folder) / "start.log"
     with log.open("wb") as out:
-        head = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        head = subprocess.Popen(
+            command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         _wait_for(address, head, log)
         yield address
     finally:
-        head.terminate()
-        try:
-            head.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            head.kill()
+        # All of it at once: asked to end, it waits for its own nodes for half a minute.
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
