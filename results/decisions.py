@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,6 @@ from results.wording import (
     share,
 )
 
-ADJUSTED_P = "adjusted p"
 NEED = "needs two users or more with scores in both arms"
 
 
@@ -108,7 +107,7 @@ def _gain(numbers: Mapping[str, Any]) -> list[_Bound]:
     p = numbers["p_adjusted"]
     return [
         _Bound("lower bound", numbers["low"], 0.0, holds=numbers["low"] > 0),
-        _Bound(ADJUSTED_P, p, ALPHA, holds=p < ALPHA, upper=True),
+        _Bound("adjusted p", p, ALPHA, holds=p < ALPHA, upper=True, told=p_number),
     ]
 
 
@@ -407,6 +406,7 @@ class _Bound:
     limit: float
     holds: bool
     upper: bool = False
+    told: Callable[[float], str] = number
 
     def words(self) -> str:
         """Where the bound would have to move for the condition to turn over."""
@@ -415,8 +415,7 @@ class _Bound:
         side = "above" if self.upper == self.holds else "below"
         limit = number(self.limit, digits=2)
         goal = f"{limit} or {side}" if self.holds else f"{side} {limit}"
-        value = p_number(self.value) if self.what == ADJUSTED_P else number(self.value)
-        return f"{self.what} from {value} to {goal}"
+        return f"{self.what} from {self.told(self.value)} to {goal}"
 
 
 def _any_or_all(bounds: list[_Bound]) -> str:

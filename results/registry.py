@@ -16,7 +16,7 @@ from results.collector import Collected
 from results.contrasts import GATED, gate_fallback, is_gated
 from results.files import DECIMALS, without_formula, write_atomic
 from results.gate import gate_choices, gated_scores
-from results.record import GATE_SPLIT, Record, RecordError
+from results.record import GATE_SPLIT, MetricInfo, Record, RecordError
 from results.score_table import SWAPPED
 
 COLUMNS = [
@@ -73,8 +73,8 @@ def registry_rows(collected: Collected, *, commit: str) -> list[dict[str, Any]]:
     ``commit`` is that of the code which ran the cells, not of the program that writes the row;
     several are told by a space.
     """
-    table = _with_gated(collected)
-    whole = table[table["slice"] == "all"]
+    table = collected.table
+    whole = _with_gated(table[table["slice"] == "all"], collected.metrics)
     records = _by_arm(collected)
     keys = ["arm", "split", "seed"]
     users = whole.groupby(keys, observed=True)["user_id"].nunique()
@@ -99,16 +99,16 @@ def registry_rows(collected: Collected, *, commit: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _with_gated(collected: Collected) -> pd.DataFrame:
-    """The collector's scores and those of the arms that the no-harm gate makes of them."""
-    table = collected.table
-    if PRIMARY_METRIC not in collected.metrics:
-        return table
-    better = collected.metrics[PRIMARY_METRIC].higher_is_better
-    choices = gate_choices(table, PRIMARY_METRIC, higher_is_better=better)
-    gated = gated_scores(table, choices)
-    plain = [part.astype({"arm": str}) for part in (table, gated)]
-    return pd.concat([plain[0], plain[1][plain[1]["arm"].map(is_gated)]], ignore_index=True)
+def _with_gated(whole: pd.DataFrame, metrics: Mapping[str, MetricInfo]) -> pd.DataFrame:
+    """Scores over all items, and those of the arms that the no-harm gate makes of them."""
+    if PRIMARY_METRIC not in metrics:
+        return whole
+    better = metrics[PRIMARY_METRIC].higher_is_better
+    choices = gate_choices(whole, PRIMARY_METRIC, higher_is_better=better)
+    if choices.empty:
+        return whole
+    scores = gated_scores(whole, choices)
+    return pd.concat([whole, scores[scores["arm"].astype(str).map(is_gated)]], ignore_index=True)
 
 
 def _behind(
