@@ -83,15 +83,10 @@ def start(workspace: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def descendants(process: int) -> set[psutil.Process]:
-    """A process and all that it started, now."""
-    parent = psutil.Process(process)
-    return {parent, *parent.children(recursive=True)}
-
-
 def kill(run: subprocess.Popen[bytes]) -> set[psutil.Process]:
     """Kill the driver alone; the processes of its run, which have to end by themselves."""
-    family = descendants(run.pid)
+    driver = psutil.Process(run.pid)
+    family = {driver, *driver.children(recursive=True)}
     run.send_signal(signal.SIGKILL)
     run.wait()
     return family
