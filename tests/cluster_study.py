@@ -1,4 +1,4 @@
-"""The small study that tests start on clusters of several nodes, and its tables on one machine."""
+"""A cluster of Ray nodes on this machine, and a study that is started on it."""
 
 from __future__ import annotations
 
@@ -10,37 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
 from orchestrator.shipping import ROOT
-
-SMALL = (
-    *("--study", "per_persona", "--users", "4", "--no-dashboard", "--set", "data.sessions=10"),
-    *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
-    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
-    *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
-)
-
-
-@cache
-def tables_alone() -> dict[str, bytes]:
-    """The study's tables as one machine writes them; it runs once for all modules."""
-    with tempfile.TemporaryDirectory(prefix="alone-") as folder:
-        assert main(["run", "--workspace", folder, *SMALL]) == ExitCode.DONE
-        return tables(Path(folder))
-
-
-def tables(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted((root / "results").glob("*/per_user_*.csv"))
-    }
+from tests.shared_studies import PER_PERSONA
 
 
 @contextmanager
@@ -93,7 +70,7 @@ class Started:
         through: Sequence[str] = (),
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        words = ["run", "--workspace", str(root), "--address", address, *SMALL]
+        words = ["run", "--workspace", str(root), "--address", address, *PER_PERSONA]
         self.root = root
         self.log = root.with_suffix(".log")
         with self.log.open("wb") as out:

@@ -17,15 +17,21 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-from collections.abc import Iterator  # noqa: E402
+import shutil  # noqa: E402
+import tempfile  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
+from tests.faults import CountRecords, FaultTable, counting  # noqa: E402
+from tests.shared_studies import FOLDER_VARIABLE  # noqa: E402
+
 # A busy machine is no failure: nothing is asserted about time.
-hypothesis.settings.register_profile("any_speed", deadline=None)
-hypothesis.settings.load_profile("any_speed")
+hypothesis.settings.register_profile("few", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("many", deadline=None, max_examples=200)
+hypothesis.settings.load_profile("few")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,10 +39,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--faults"):
-        from tests.faults import FaultTable
-
+    # Processes that run the tests side by side inherit it from the one that started them.
+    if FOLDER_VARIABLE not in os.environ:
+        folder = tempfile.mkdtemp(prefix="studies-")
+        os.environ[FOLDER_VARIABLE] = folder
+        config.add_cleanup(lambda: _forget(folder))
+    if config.getoption("--faults") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(FaultTable())
+
+
+def _forget(folder: str) -> None:
+    os.environ.pop(FOLDER_VARIABLE, None)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def count_records(record_property: Callable[[str, object], None]) -> CountRecords:
+    """Counts a study's records after a fault, for the test and for the table of faults."""
+    return counting(record_property)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
@@ -412,7 +412,7 @@ class RecordCount:
 def count_records(root: Path, study: str) -> RecordCount:
     """Count the records of a study that was run in ``root``.
 
-    A test hands the count to the table by ``record_property("records", count_records(…))``.
+    A test takes it as the fixture ``count_records``, which hands the count to the table too.
 
     A record is duplicated where a user's results of one arm, seed, split and purpose stand in
     another record of the plan too, and lost where the plan has a cell without one.
@@ -436,6 +436,21 @@ def count_records(root: Path, study: str) -> RecordCount:
     )
 
 
+CountRecords = Callable[[Path, str], RecordCount]
+"""The fixture's type: ``count_records`` for the test's own row of the table."""
+
+
+def counting(record_property: Callable[[str, object], None]) -> CountRecords:
+    """``count_records`` that also hands each count to the table, from whichever process."""
+
+    def count(root: Path, study: str) -> RecordCount:
+        found = count_records(root, study)
+        record_property("records", asdict(found))
+        return found
+
+    return count
+
+
 @dataclass
 class FaultTable:
     """A pytest plugin: remembers how tests ended, and prints the table at the end."""
@@ -450,8 +465,9 @@ class FaultTable:
             known = self.outcomes.get(name, "passed")
             self.outcomes[name] = max(known, report.outcome, key=_SEVERITY.index)
         counts = [value for key, value in report.user_properties if key == "records"]
-        if report.when == "call" and counts:
-            self.records.setdefault(name, []).extend(counts)  # type: ignore[arg-type]
+        if report.when == "call":
+            for count in counts:
+                self.records.setdefault(name, []).append(RecordCount(**count))  # type: ignore[arg-type]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""

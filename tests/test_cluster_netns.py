@@ -22,9 +22,10 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
 from results.ledger import Ledger
-from tests.cluster_study import SMALL, Started, tables, tables_alone
-from tests.faults import count_records
+from tests.cluster_study import Started
+from tests.faults import CountRecords
 from tests.netns_machines import NetnsMachine, machines, obstacle
+from tests.shared_studies import PER_PERSONA, finished_study, per_user_tables
 
 REASON = obstacle()
 
@@ -106,7 +107,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, bytes]:
-    return tables_alone()
+    return per_user_tables(finished_study(PER_PERSONA))
 
 
 def test_a_worker_that_is_cut_off_and_goes_on_is_never_heard(
@@ -114,7 +115,7 @@ def test_a_worker_that_is_cut_off_and_goes_on_is_never_heard(
     cluster: Cluster,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    record_property: Callable[[str, object], None],
+    count_records: CountRecords,
 ) -> None:
     root = tmp_path / "study"
     ledger = Ledger(root)
@@ -135,17 +136,16 @@ def test_a_worker_that_is_cut_off_and_goes_on_is_never_heard(
         # Ray tells the node that it was given up, and it ends.
         wait_for(lambda: not lost.processes())
     assert "up to 2 trials at a time" in study.end()
-    assert tables(root) == alone
+    assert per_user_tables(root) == alone
     assert ledger.problems() == []
     assert other.wrote(again)
     assert folders_of(lost, ledger.root) == stored
     count = count_records(root, "per_persona")
     assert (count.found, count.duplicated, count.lost) == (count.expected, 0, 0)
-    record_property("records", count)
     # What it left behind disturbs nobody later, either.
-    assert main(["run", "--workspace", str(root), *SMALL]) == ExitCode.DONE
+    assert main(["run", "--workspace", str(root), *PER_PERSONA]) == ExitCode.DONE
     assert f"0 cells run, {count.expected} found done" in capsys.readouterr().out
-    assert tables(root) == alone
+    assert per_user_tables(root) == alone
 
 
 def freeze_in_mid_cell(machine: NetnsMachine, study: Started) -> int:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from orchestrator.cli import main
 from orchestrator.exit_codes import ExitCode
 from orchestrator.shipping import PACKAGES, ROOT, code_files, copy_code
 from results.ledger import Ledger
-from tests.cluster_study import SMALL, Started, add_worker, ray_nodes, tables, tables_alone
-from tests.faults import count_records
+from tests.cluster_study import Started, add_worker, ray_nodes
+from tests.faults import CountRecords
+from tests.shared_studies import PER_PERSONA, finished_study, per_user_tables
 
 
 def test_code_travels_without_what_runs_make(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_code_travels_without_what_runs_make(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, bytes]:
-    return tables_alone()
+    return per_user_tables(finished_study(PER_PERSONA))
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_two_workers_write_the_tables_of_one_machine(
 ) -> None:
     told = Started(cluster.address, tmp_path / "study").end()
     assert "up to 2 trials at a time" in told
-    assert tables(tmp_path / "study") == alone
+    assert per_user_tables(tmp_path / "study") == alone
     assert not list((tmp_path / "study").glob(".storage-probe*"))
 
 
@@ -81,7 +82,7 @@ def test_nodes_that_go_and_come_back_lose_nothing(
     alone: dict[str, bytes],
     cluster: Any,
     tmp_path: Path,
-    record_property: Callable[[str, object], None],
+    count_records: CountRecords,
 ) -> None:
     root = tmp_path / "study"
     study = Started(cluster.address, root)
@@ -94,12 +95,12 @@ def test_nodes_that_go_and_come_back_lose_nothing(
     time.sleep(1)
     add_worker(cluster)
     study.end()
-    assert tables(root) == alone
+    assert per_user_tables(root) == alone
     ledger = Ledger(root)
     assert ledger.problems() == []
     assert max(record.attempts for record in ledger.records()) > 1
     assert not any(ledger.staging.glob("*"))
-    record_property("records", count_records(root, "per_persona"))
+    count_records(root, "per_persona")
 
 
 @pytest.mark.cluster
@@ -122,7 +123,7 @@ def test_a_folder_that_a_node_does_not_share_is_refused_before_the_start(
     )
     try:
         wait_for_nodes(cluster, 4, node)
-        code = main(["run", "--workspace", str(root), "--address", cluster.address, *SMALL])
+        code = main(["run", "--workspace", str(root), "--address", cluster.address, *PER_PERSONA])
         told = " ".join(capsys.readouterr().err.split())
         assert code == ExitCode.INFRASTRUCTURE, told
         assert "is not on storage that all 4 nodes share" in told

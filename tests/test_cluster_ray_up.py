@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from orchestrator.cluster_check import check_cluster_file
-from tests.cluster_study import SMALL, tables, tables_alone
+from tests.shared_studies import PER_PERSONA, finished_study, per_user_tables
 from tests.ssh_machine import SshMachine, obstacle, ssh_machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,15 +122,15 @@ def test_a_study_on_a_cluster_that_was_brought_up_by_ssh(
         ray("job", "list", "--address", address, environment=stranger)
     workspace = machine.folder / "study" / "first"
     command = [str(machine.python), "-m", "orchestrator", "run", "--address", "auto"]
-    words = [*command, "--workspace", str(workspace), *SMALL]
+    words = [*command, "--workspace", str(workspace), *PER_PERSONA]
     told = ray(
         *("job", "submit", "--address", address, "--", *words),
         environment=environment,
         timeout=500,
     )
     assert "succeeded" in told.lower()
-    found = tables(workspace)
+    found = per_user_tables(workspace)
     assert (workspace / "REPORT.md").is_file()
     ray("down", "-y", str(cluster_file), environment=environment)
     assert machine.processes() == []
-    assert found == tables_alone()
+    assert found == per_user_tables(finished_study(PER_PERSONA))

@@ -6,9 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,14 +15,9 @@ from orchestrator.exit_codes import ExitCode
 from orchestrator.study import other_versions
 from results.files import CRASH_CODE, CRASH_VARIABLE
 from results.ledger import Ledger
-from tests.faults import count_records
+from tests.faults import CountRecords
+from tests.shared_studies import GLOBAL, all_tables, finished_study
 
-SMALL = (
-    *("--study", "global", "--users", "4", "--no-dashboard", "--set", "data.sessions=10"),
-    *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
-    *("--set", "shared.lora.epochs=1", "--set", "shared.prefix.epochs=1"),
-    *("--set", "decoding.max_new_tokens=16", "--set", "statistics.resamples=200"),
-)
 POINTS = (
     "before-record",
     "temporary:record.json",
@@ -41,7 +33,7 @@ POINTS = (
 
 def run(root: Path, point: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "orchestrator", "run", "--workspace", str(root), *SMALL],
+        [sys.executable, "-m", "orchestrator", "run", "--workspace", str(root), *GLOBAL],
         env=os.environ | ({} if point is None else {CRASH_VARIABLE: point}),
         capture_output=True,
         text=True,
@@ -50,23 +42,10 @@ def run(root: Path, point: str | None = None) -> subprocess.CompletedProcess[str
     )
 
 
-def tables(root: Path) -> dict[str, bytes]:
-    places = [*(root / "results").rglob("*.csv")]
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(places)}
-
-
-@cache
-def tables_alone() -> dict[str, bytes]:
-    """The tables of a run that nothing befell; it runs once for all modules."""
-    with tempfile.TemporaryDirectory(prefix="calm-") as folder:
-        assert main(["run", "--workspace", folder, *SMALL]) == ExitCode.DONE
-        return tables(Path(folder))
-
-
 @pytest.mark.ray
 @pytest.mark.slow
 def test_killed_at_every_point_in_turn_it_ends_as_if_never(
-    tmp_path: Path, record_property: Callable[[str, object], None]
+    tmp_path: Path, count_records: CountRecords
 ) -> None:
     wild = tmp_path / "wild"
     before: set[str] = set()
@@ -80,10 +59,10 @@ def test_killed_at_every_point_in_turn_it_ends_as_if_never(
     last = run(wild)
     assert last.returncode == ExitCode.DONE, last.stderr
     assert "0 cells run" in last.stdout
-    assert tables(wild) == tables_alone()
+    assert all_tables(wild) == all_tables(finished_study(GLOBAL))
     assert Ledger(wild).problems() == []
     assert not [path for path in wild.rglob("*") if ".tmp-" in path.name]
-    record_property("records", count_records(wild, "global"))
+    count_records(wild, "global")
 
 
 @pytest.mark.ray
@@ -91,7 +70,7 @@ def test_killed_at_every_point_in_turn_it_ends_as_if_never(
 def test_records_of_other_code_are_used_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["run", "--workspace", str(tmp_path / "study"), *SMALL]
+    words = ["run", "--workspace", str(tmp_path / "study"), *GLOBAL]
     words[words.index("global")] = "baseline"
     assert main(words) == ExitCode.DONE
     ledger = Ledger(tmp_path / "study")

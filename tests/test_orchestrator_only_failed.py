@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +25,8 @@ from tasks.adapters.peft_io import load_state, save_state
 from tasks.cell import CellOutcome, CellSpec, SlotReport
 from tasks.config import LoraConfig
 from tasks.kept import with_kept
-from tests.faults import count_records
-
-SMALL = (
-    *("--study", "persona_prediction", "--users", "4", "--no-dashboard"),
-    *("--set", "data.sessions=10", "--set", "data.cold_start_share=0.0"),
-    *("--set", "block_users=2", "--set", "shared.lora.epochs=1"),
-    *("--set", "decoding.max_new_tokens=16", "--set", "statistics.resamples=200"),
-)
+from tests.faults import CountRecords
+from tests.shared_studies import PERSONA_PREDICTION, copy_of_study
 
 
 def a_report(slot: str, status: str, *, steps: int = 1) -> SlotReport:
@@ -110,13 +103,11 @@ def test_what_came_out_well_stays_and_what_failed_is_new() -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a finished study."""
-    root = tmp_path_factory.mktemp("study")
-    assert run(root) == ExitCode.DONE
-    return root
+    return copy_of_study(PERSONA_PREDICTION, tmp_path_factory.mktemp("study") / "copy")
 
 
 def run(root: Path, *more: str) -> int:
-    return main(["run", "--workspace", str(root), *SMALL, *more])
+    return main(["run", "--workspace", str(root), *PERSONA_PREDICTION, *more])
 
 
 def tables(root: Path) -> dict[str, str]:
@@ -158,7 +149,7 @@ def fail_one(root: Path) -> tuple[Record, str]:
 def test_a_failed_user_is_repeated_to_the_undisturbed_tables(
     finished: Path,
     capsys: pytest.CaptureFixture[str],
-    record_property: Callable[[str, object], None],
+    count_records: CountRecords,
 ) -> None:
     expected = tables(finished)
     victim, user = fail_one(finished)
@@ -172,7 +163,8 @@ def test_a_failed_user_is_repeated_to_the_undisturbed_tables(
     assert run(finished) == ExitCode.FAILED_TRIALS
     assert "0 cells run" in capsys.readouterr().out
 
-    command = [sys.executable, "-m", "orchestrator", "run", "--workspace", str(finished), *SMALL]
+    program = [sys.executable, "-m", "orchestrator"]
+    command = [*program, "run", "--workspace", str(finished), *PERSONA_PREDICTION]
     killed = subprocess.run(
         [*command, "--only-failed"],
         env={**os.environ, CRASH_VARIABLE: "before-record"},
@@ -192,7 +184,7 @@ def test_a_failed_user_is_repeated_to_the_undisturbed_tables(
     assert tables(finished) == expected
     assert Ledger(finished).problems() == []
     assert not any(Ledger(finished).staging.glob("*"))
-    record_property("records", count_records(finished, "persona_prediction"))
+    count_records(finished, "persona_prediction")
     capsys.readouterr()
     assert run(finished, "--only-failed") == ExitCode.DONE
     assert "0 cells run" in capsys.readouterr().out
@@ -201,11 +193,12 @@ def test_a_failed_user_is_repeated_to_the_undisturbed_tables(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_kill_while_a_record_is_replaced_loses_nothing(
-    finished: Path, record_property: Callable[[str, object], None]
+    finished: Path, count_records: CountRecords
 ) -> None:
     expected = tables(finished)
     victim, _ = fail_one(finished)
-    command = [sys.executable, "-m", "orchestrator", "run", "--workspace", str(finished), *SMALL]
+    program = [sys.executable, "-m", "orchestrator"]
+    command = [*program, "run", "--workspace", str(finished), *PERSONA_PREDICTION]
     killed = subprocess.run(
         [*command, "--only-failed"],
         env={**os.environ, CRASH_VARIABLE: "before-replacing"},
@@ -218,7 +211,7 @@ def test_a_kill_while_a_record_is_replaced_loses_nothing(
     assert run(finished) == ExitCode.DONE
     assert tables(finished) == expected
     assert Ledger(finished).problems() == []
-    record_property("records", count_records(finished, "persona_prediction"))
+    count_records(finished, "persona_prediction")
 
 
 @pytest.mark.ray
@@ -233,6 +226,6 @@ def test_nothing_but_what_failed_is_run(finished: Path, capsys: pytest.CaptureFi
     assert "identify_encoder" in shown.err
     assert Ledger(finished).load(gone.cell_id) is None
     (finished / "away").rename(ledger.root / gone.cell_id)
-    assert main(["run", *SMALL, "--fresh", "--only-failed"]) == ExitCode.BAD_INPUT
+    assert main(["run", *PERSONA_PREDICTION, "--fresh", "--only-failed"]) == ExitCode.BAD_INPUT
     assert "--only-failed" in capsys.readouterr().err
     assert json.loads((finished / "results" / "summary.json").read_text())

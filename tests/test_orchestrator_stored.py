@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,9 @@ from results.ledger import Ledger
 from results.object_store import ObjectStore, StoreError
 from results.stored_lock import stored_lock
 from tests.cluster_study import add_worker, ray_nodes
-from tests.faults import count_records
+from tests.faults import CountRecords
 from tests.s3_server import VARIABLES
-from tests.test_orchestrator_crashes import SMALL, tables, tables_alone
+from tests.shared_studies import GLOBAL, all_tables, finished_study
 
 POINTS = (
     "before-listing",
@@ -37,7 +36,7 @@ POINTS = (
 @pytest.fixture(scope="module")
 def alone() -> dict[str, bytes]:
     """The study's tables as they are made in a folder."""
-    return tables_alone()
+    return all_tables(finished_study(GLOBAL))
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -142,11 +141,11 @@ def test_a_study_in_a_bucket_has_the_tables_of_one_in_a_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     uri = f"{bucket}/study"
-    words = ["run", "--workspace", uri, *SMALL]
+    words = ["run", "--workspace", uri, *GLOBAL]
     assert main(words) == ExitCode.DONE
     told = capsys.readouterr()
     assert f"also in {uri}" in told.out
-    assert tables(working_copy(uri)) == alone
+    assert all_tables(working_copy(uri)) == alone
     store = ObjectStore(uri)
     content = {name: store.read(name).content for name in store.names()}  # type: ignore[union-attr]
     secret = VARIABLES["AWS_SECRET_ACCESS_KEY"]
@@ -162,7 +161,7 @@ def test_a_study_in_a_bucket_has_the_tables_of_one_in_a_folder(
         assert main([*command, "--workspace", uri]) == ExitCode.DONE
     assert main(words) == ExitCode.DONE
     assert "0 cells run" in capsys.readouterr().out
-    assert tables(working_copy(uri)) == alone
+    assert all_tables(working_copy(uri)) == alone
     assert Ledger(working_copy(uri)).problems() == []
 
     with stored_lock(store):
@@ -174,7 +173,7 @@ def test_a_study_in_a_bucket_has_the_tables_of_one_in_a_folder(
         assert main([*words, "--fresh", *bad]) == ExitCode.BAD_INPUT
         assert set(store.names()) == before
     assert main([*words, "--fresh"]) == ExitCode.DONE
-    assert tables(working_copy(uri)) == alone
+    assert all_tables(working_copy(uri)) == alone
     assert not {name for name in before & set(store.names()) if "/items.parquet" in name}
 
 
@@ -185,11 +184,11 @@ def test_killed_on_one_machine_it_goes_on_on_another(
     alone: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
+    count_records: CountRecords,
 ) -> None:
     uri = f"{bucket}/study"
     store = ObjectStore(uri)
-    command = [sys.executable, "-m", "orchestrator", "run", "--workspace", uri, *SMALL]
+    command = [sys.executable, "-m", "orchestrator", "run", "--workspace", uri, *GLOBAL]
     kept: set[str] = set()
     for number, point in enumerate(POINTS):
         machine(monkeypatch, tmp_path / str(number))
@@ -206,15 +205,15 @@ def test_killed_on_one_machine_it_goes_on_on_another(
         assert kept <= found, f"{point}: a recorded cell was repeated"
         kept = found
     machine(monkeypatch, tmp_path / "last")
-    assert main(["run", "--workspace", uri, *SMALL]) == ExitCode.DONE
+    assert main(["run", "--workspace", uri, *GLOBAL]) == ExitCode.DONE
     root = working_copy(uri)
-    assert tables(root) == alone
+    assert all_tables(root) == alone
     assert Ledger(root).problems() == []
     cells = [name for name in store.names("results/ledger/") if "/." not in name]
     assert len({name.split("/")[3] for name in cells if name.count("/") == 4}) == len(
         [name for name in cells if name.endswith("/record.json")]
     )
-    record_property("records", count_records(root, "global"))
+    count_records(root, "global")
 
 
 @pytest.mark.cluster
@@ -232,9 +231,9 @@ def test_nodes_that_share_nothing_but_the_bucket(
             machine(monkeypatch, tmp_path / name)
             add_worker(cluster)
         machine(monkeypatch, tmp_path / "driver")
-        words = ["run", "--workspace", uri, "--address", cluster.address, *SMALL]
+        words = ["run", "--workspace", uri, "--address", cluster.address, *GLOBAL]
         assert main(words) == ExitCode.DONE, capsys.readouterr().err
     root = working_copy(uri)
-    assert tables(root) == alone
+    assert all_tables(root) == alone
     assert Ledger(root).problems() == []
     assert {path.name for path in tmp_path.iterdir()} >= {"first", "second", "driver"}

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +24,8 @@ from orchestrator.export_target import MARKER
 from orchestrator.status import read_status
 from results.ledger import Ledger
 from tasks.base_model import EMBEDDED_FOLDER
-from tests.faults import count_records
+from tests.faults import CountRecords
+from tests.shared_studies import PER_PERSONA, PLANTED, copy_of_study
 
 pytestmark = [
     pytest.mark.ray,
@@ -35,26 +35,11 @@ pytestmark = [
     ),
 ]
 
-SMALL = (
-    *("--users", "4", "--no-dashboard", "--set", "data.sessions=10"),
-    *("--set", "data.cold_start_share=0.0", "--set", "block_users=2"),
-    *("--set", "shared.lora.epochs=1", "--set", "decoding.max_new_tokens=16"),
-    *("--set", "statistics.resamples=200", "--set", "cold_warm.warm_users=2"),
-)
-STUDY = ("--study", "per_persona")
-PLANTED = "planted" + "0123456789abcdef" * 4
-SECRETS = ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY")
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a finished study, run with secrets in the environment."""
-    root = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in SECRETS:
-            patch.setenv(name, PLANTED)
-        assert main(["run", "--workspace", str(root), *STUDY, *SMALL]) == ExitCode.DONE
-    return root
+    return copy_of_study(PER_PERSONA, tmp_path_factory.mktemp("study") / "copy")
 
 
 def table_hashes(root: Path) -> dict[str, str]:
@@ -111,7 +96,7 @@ def test_the_same_command_again_runs_nothing(
 
     monkeypatch.setattr("orchestrator.study.ray_session", never)
     before = table_hashes(finished)
-    assert main(["run", "--workspace", str(finished), *STUDY, *SMALL]) == ExitCode.DONE
+    assert main(["run", "--workspace", str(finished), *PER_PERSONA]) == ExitCode.DONE
     shown = capsys.readouterr().out
     assert "All 23 cells of study per_persona are done." in shown
     assert "0 cells run, 23 found done" in shown
@@ -119,7 +104,7 @@ def test_the_same_command_again_runs_nothing(
 
 
 def test_a_lost_record_is_run_again_to_the_same_tables(
-    finished: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+    finished: Path, tmp_path: Path, count_records: CountRecords
 ) -> None:
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
@@ -134,14 +119,14 @@ def test_a_lost_record_is_run_again_to_the_same_tables(
     left.mkdir(parents=True)
     (left / "experiment_state-2026-01-01_00-00-00.json").write_text('{"trial_data": [')
     (left / "tuner.pkl").write_bytes(b"")
-    assert main(["run", "--workspace", str(root), *STUDY, *SMALL]) == ExitCode.DONE
+    assert main(["run", "--workspace", str(root), *PER_PERSONA]) == ExitCode.DONE
     assert not left.exists()
     assert any((root / "quarantine").iterdir())
     assert table_hashes(root) == before
     again = ledger.load(victim.cell_id)
     assert again is not None
     assert again.attempt != victim.attempt
-    record_property("records", count_records(root, "per_persona"))
+    count_records(root, "per_persona")
 
 
 def test_a_peft_folder_can_serve_as_the_all_persona_adapter(
@@ -150,7 +135,7 @@ def test_a_peft_folder_can_serve_as_the_all_persona_adapter(
     """Adopted, an exported adapter scores as it did; nothing is trained."""
     folder = finished / "models" / "lora_all"
     adopt = ("--set", f"shared.lora_from={folder}")
-    words = ["run", "--workspace", str(tmp_path / "w"), "--study", "global", *SMALL]
+    words = ["run", "--workspace", str(tmp_path / "w"), *PER_PERSONA, "--study", "global"]
     assert main([*words, *adopt, "--set", "lora.rank=4"]) == ExitCode.BAD_INPUT
     told = capsys.readouterr().err
     assert "it has lora.rank=8, the settings have 4" in " ".join(told.split())
@@ -166,7 +151,7 @@ def test_a_peft_folder_can_serve_as_the_all_persona_adapter(
 def test_a_frozen_baseline_is_not_changed(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["run", "--workspace", str(finished), *STUDY, *SMALL]
+    words = ["run", "--workspace", str(finished), *PER_PERSONA]
     assert main([*words, "--set", "decoding.max_new_tokens=17"]) == ExitCode.BAD_INPUT
     message = capsys.readouterr().err
     assert "decoding.max_new_tokens: 16, now 17" in message
@@ -194,7 +179,7 @@ def test_a_frozen_list_of_items_is_not_changed(
     config["facts"]["items_sha256"]["test"] = "0" * 64
     path.write_text(json.dumps(config))
     before = table_hashes(root)
-    assert main(["run", "--workspace", str(root), *STUDY, *SMALL]) == ExitCode.BAD_INPUT
+    assert main(["run", "--workspace", str(root), *PER_PERSONA]) == ExitCode.BAD_INPUT
     message = capsys.readouterr().err
     assert "baseline is frozen with other items, data or model" in message
     assert f'items_sha256.test: "{"0" * 64}", now "{now}"' in message
@@ -206,7 +191,7 @@ def test_plan_and_status_know_what_is_done(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--workspace", str(finished)]
-    assert main(["plan", "--json", *words, *STUDY, *(w for w in SMALL if "dash" not in w)]) == 0
+    assert main(["plan", "--json", *words, *(w for w in PER_PERSONA if "dash" not in w)]) == 0
     arms = json.loads(capsys.readouterr().out)["arms"]
     assert all(arm["cells"] == arm["done"] for arm in arms)
     assert main(["status", *words]) == 0
@@ -299,7 +284,7 @@ def test_every_exported_adapter_answers_as_its_arm_did(finished: Path) -> None:
 
 
 def test_one_actor_writes_the_bytes_of_two(finished: Path, tmp_path: Path) -> None:
-    words = ["run", "--workspace", str(tmp_path), *STUDY, *SMALL]
+    words = ["run", "--workspace", str(tmp_path), *PER_PERSONA]
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", *words],
         cwd=Path(__file__).resolve().parent.parent,
@@ -314,7 +299,7 @@ def test_one_actor_writes_the_bytes_of_two(finished: Path, tmp_path: Path) -> No
 
 
 def test_a_terminated_run_saves_what_it_has_and_goes_on(
-    finished: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+    finished: Path, tmp_path: Path, count_records: CountRecords
 ) -> None:
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
@@ -323,7 +308,7 @@ def test_a_terminated_run_saves_what_it_has_and_goes_on(
         if record.arm == "lora_per_user":
             shutil.rmtree(root / "results" / "ledger" / record.cell_id)
     (root / "results" / "status.json").unlink()
-    words = ["run", "--workspace", str(root), *STUDY, *SMALL]
+    words = ["run", "--workspace", str(root), *PER_PERSONA]
     started = subprocess.Popen(
         [sys.executable, "-m", "orchestrator", *words],
         cwd=Path(__file__).resolve().parent.parent,
@@ -342,12 +327,12 @@ def test_a_terminated_run_saves_what_it_has_and_goes_on(
     assert status["state"] == "stopped"
     assert main(words) == ExitCode.DONE
     assert table_hashes(root) == before
-    record_property("records", count_records(root, "per_persona"))
+    count_records(root, "per_persona")
 
 
 def test_a_study_in_the_same_workspace_reuses_what_is_there(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--workspace", str(finished), "--study", "global", *SMALL]
+    words = ["--workspace", str(finished), *PER_PERSONA, "--study", "global"]
     assert main(["run", *words]) == ExitCode.DONE
     assert "0 cells run, 11 found done" in capsys.readouterr().out

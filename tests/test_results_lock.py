@@ -140,7 +140,7 @@ def test_a_lock_that_was_never_finished_is_free(tmp_path: Path, content: str) ->
         pass
 
 
-@pytest.mark.parametrize(("pid", "free"), [(os.getpid(), False), (-1, True)])
+@pytest.mark.parametrize(("pid", "free"), [(os.getpid(), False), (-1, True)], ids=["runs", "gone"])
 def test_storage_without_locks_goes_by_the_pid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: int, free: bool
 ) -> None:
