@@ -7,12 +7,13 @@ under the hash of its files, so that a study never depends on a folder that may 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from orchestrator.exit_codes import InputError
 from orchestrator.settings import Settings
 from orchestrator.worker import Places
-from tasks.config import AdapterConfig, LoraConfig, PrefixConfig
+from tasks.config import AdapterConfig, LoraConfig, ModelConfig, PrefixConfig, TaskError
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -20,10 +21,48 @@ FILES = ("adapter_config.json", "adapter_model.safetensors")
 def adopted_sha256(settings: Settings) -> dict[str, str]:
     """Kind of adapter → hash of the PEFT folder that serves as its all-persona adapter.
 
+    The folders are checked too, so that a bad one is told before anything is written.
+
     Raises:
-        InputError: a folder that is not there or is no PEFT folder.
+        InputError: a folder that is not there or is no PEFT folder, or an adapter of another shape
+            than the settings'.
+        TaskError: an adapter that banks do not have, or one of another base.
     """
-    return {kind: _sha256(kind, folder) for kind, folder in _folders(settings).items()}
+    hashes = {}
+    for kind, folder in _folders(settings).items():
+        hashes[kind] = _sha256(kind, folder)
+        _check(settings, kind, folder, hashes[kind])
+    return hashes
+
+
+def _check(settings: Settings, kind: str, folder: Path, digest: str) -> None:
+    wanted: AdapterConfig = settings.lora if kind == "lora" else settings.prefix
+    try:
+        _check_folder(folder, wanted, settings.model, digest)
+    except (InputError, TaskError) as error:
+        raise type(error)(f"shared.{kind}_from: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def _check_folder(folder: Path, wanted: AdapterConfig, model: ModelConfig, _digest: str) -> None:
+    """Raise unless the folder's adapter fits settings and base; the hash is for the cache alone."""
+    from tasks.adapters.base_shapes import base_shapes
+    from tasks.adapters.peft_io import check_shapes, made_for, read_peft
+    from tasks.base_model import EMBEDDED, model_fingerprint
+
+    base = made_for(folder)
+    if base is not None and (model.name == EMBEDDED or Path(model.name).expanduser().is_dir()):
+        base = model_fingerprint(model)
+    state = read_peft(folder, base=base or "", like=wanted)
+    differing = _differences(state.config, wanted)
+    if differing:
+        raise InputError(f"{folder} does not fit: {'; '.join(differing)}")
+    expected = base_shapes(model, wanted)
+    if expected is not None:
+        try:
+            check_shapes(state, expected)
+        except TaskError as error:
+            raise TaskError(f"{folder}: {error}") from error
 
 
 def _folders(settings: Settings) -> dict[str, Path]:
@@ -53,21 +92,17 @@ def bring_adopted(settings: Settings, places: Places, *, base: str) -> None:
         base: fingerprint of the base model.
 
     Raises:
-        InputError: an adapter of another shape than the settings'.
-        TaskError: an adapter of another base, or one that banks do not have.
+        TaskError: an adapter of another base.
     """
     from dataclasses import replace
 
     from tasks.adapters.peft_io import read_peft, save_state
     from tasks.grouping import EVERYBODY
 
-    for kind, folder in _folders(settings).items():
+    for kind, digest in adopted_sha256(settings).items():
         wanted: AdapterConfig = settings.lora if kind == "lora" else settings.prefix
-        state = read_peft(folder, base=base, like=wanted, slot=EVERYBODY)
-        differing = _differences(state.config, wanted)
-        if differing:
-            raise InputError(f"shared.{kind}_from: {folder} does not fit: {'; '.join(differing)}")
-        path = places.adopted / f"{_sha256(kind, folder)}.safetensors"
+        state = read_peft(_folders(settings)[kind], base=base, like=wanted, slot=EVERYBODY)
+        path = places.adopted / f"{digest}.safetensors"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial")

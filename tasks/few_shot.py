@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from data.schema import Message, Session, UserData, online_examples
 from tasks.config import PromptConfig
 from tasks.prompt import ChatFormat, RenderedSession, Turn, chat_format, render_session
+from tasks.prompt_window import Talk, is_too_long
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,12 +81,14 @@ def render_with_exchanges(
     roles = [message.role for message in session.messages]
     first = roles.index("user") if "user" in roles else 0
     chat = chat_format(base, prompt=prompt)
+    talk = Talk(chat, session.messages)
     groups: dict[int, list[int]] = {}
     fit = 0
     # Later replies have longer contexts, so earlier ones have room for at least as many.
     for turn in sorted(set(turns), reverse=True):
-        own = session.messages[first:turn]
-        fit = _fitting(chat, exchanges, own, at_least=fit, max_tokens=max_prompt_tokens)
+        if not _fills(talk, turn, max_tokens=max_prompt_tokens):
+            own = session.messages[first:turn]
+            fit = _fitting(chat, exchanges, own, at_least=fit, max_tokens=max_prompt_tokens)
         groups.setdefault(fit, []).append(turn)
     found: list[FewShotRendering] = []
     for count, members in reversed(groups.items()):
@@ -104,6 +107,12 @@ def render_with_exchanges(
             )
         ]
     return found
+
+
+def _fills(talk: Talk, turn: int, *, max_tokens: int) -> bool:
+    """Whether a long context of a reply's own leaves no room; short ones are not looked at."""
+    long = talk.guess(turn, max_tokens=max_tokens) > 0
+    return long and is_too_long(talk, turn, max_tokens=max_tokens)
 
 
 def _fitting(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,20 @@ from safetensors import SafetensorError, safe_open
 from tasks.adapters.bank import AdapterState
 from tasks.adapters.canonical import save_canonical
 from tasks.adapters.lora import ALL_LINEAR
+from tasks.adapters.peft_settings import CONFIG_FILE, check_settings
 from tasks.adapters.prefix import NAME as PREFIX
 from tasks.config import AdapterConfig, LoraConfig, PrefixConfig, TaskError
 
-CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLE_FILE = "adapter_model.bin"
 PEFT_PROMPT = "prompt_embeddings"
 # A causal model inside PeftModel, and its decoder, as all supported families call it.
 PEFT_ROOT = "base_model.model.model."
 FORMAT = "adapter-bank-1"
+PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FACTOR = re.compile(
+    re.escape(PEFT_ROOT) + r"(?P<where>layers\.\d+\..+)\.lora_(?P<factor>[AB])\.weight"
+)
 
 _CONFIG: TypeAdapter[AdapterConfig] = TypeAdapter(AdapterConfig)
 
@@ -157,7 +162,7 @@ def read_peft(
     """A PEFT folder as a state with one slot, to start adapters from (``AdapterBank.load``).
 
     A prefix that was trained with ``prefix_projection`` is read as PEFT saved it: projected.
-    Whether the shapes fit the base is checked by ``AdapterBank.load``.
+    Whether the shapes fit the base is checked by ``check_shapes`` and ``AdapterBank.load``.
 
     Args:
         folder: holds ``adapter_config.json`` and ``adapter_model.safetensors``.
@@ -166,9 +171,11 @@ def read_peft(
         slot: name of the state's only slot.
 
     Raises:
-        TaskError: no safetensors, an adapter or setting that banks do not have, or another base.
+        TaskError: no safetensors, an adapter or setting that banks do not have, tensors that are
+            not what the settings say, or another base.
     """
     settings = _peft_settings(folder)
+    check_settings(folder, settings)
     with _opened(folder / WEIGHTS_FILE) as file:
         made_for = (file.metadata() or {}).get("base", base)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -177,17 +184,26 @@ def read_peft(
             f"{folder}: the adapter was made for base {made_for[:12]} "
             f"({settings.get('base_model_name_or_path')}), the model here is {base[:12]}"
         )
-    kind = settings.get("peft_type")
+    _check_numbers(folder, tensors)
     try:
-        if kind == "LORA":
+        if settings["peft_type"] == "LORA":
             return AdapterState(*_lora_from_peft(folder, settings, tensors, slot), base)
-        if kind == "PREFIX_TUNING":
-            return AdapterState(*_prefix_from_peft(folder, settings, tensors, like, slot), base)
+        return AdapterState(*_prefix_from_peft(folder, settings, tensors, like, slot), base)
     except (ValidationError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise TaskError(
-            f"{folder}: {CONFIG_FILE} and {WEIGHTS_FILE} do not fit: {error}"
+            f"{folder}: {CONFIG_FILE} and {WEIGHTS_FILE} do not fit: {reason}"
         ) from error
-    raise TaskError(f"{folder}: peft_type {kind!r} is not supported; LORA and PREFIX_TUNING are")
+
+
+def made_for(folder: Path) -> str | None:
+    """Fingerprint of the base that the adapter was trained on; None where it is not said.
+
+    Raises:
+        TaskError: the weights cannot be read.
+    """
+    with _opened(folder / WEIGHTS_FILE) as file:
+        return (file.metadata() or {}).get("base")
 
 
 def _peft_settings(folder: Path) -> dict[str, Any]:
@@ -196,51 +212,124 @@ def _peft_settings(folder: Path) -> dict[str, Any]:
         hint = f"; {PICKLE_FILE} is a pickle, which could run code: save it as safetensors"
         raise TaskError(f"{folder} has no {WEIGHTS_FILE}{hint if pickled else ''}")
     try:
-        settings: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TaskError(f"{folder}: {CONFIG_FILE} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise TaskError(f"{folder}: {CONFIG_FILE} holds no object of settings")
     return settings
 
 
-_OUT_OF_SCOPE = (
-    *("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias"),
-    *("fan_in_fan_out", "trainable_token_indices", "target_parameters", "layer_replication"),
-)
+def _check_numbers(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise TaskError for what is no plain number: quantized or whole ones, NaN, infinity."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in PLAIN_DTYPES:
+            raise TaskError(f"{folder}: tensor {name!r} has {tensor.dtype}; floats are expected")
+        if not bool(tensor.isfinite().all()):
+            raise TaskError(f"{folder}: tensor {name!r} has values that are not finite")
 
 
 def _lora_from_peft(
     folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], slot: str
 ) -> tuple[LoraConfig, tuple[str], dict[str, torch.Tensor]]:
-    found = [name for name in _OUT_OF_SCOPE if settings.get(name)]
-    if settings.get("bias", "none") != "none":
-        found.append("bias")
-    if found:
-        raise TaskError(
-            f"{folder}: {', '.join(f'{name}={settings[name]!r}' for name in found)} is not "
-            "supported; plain LoRA without bias, patterns or extra modules is"
-        )
     rank = int(settings["r"])
     # With rank-stabilized LoRA the factor is alpha / √rank.
     boost = math.sqrt(rank) if settings.get("use_rslora") else 1.0
     own = {}
     for name, tensor in tensors.items():
-        where, _, factor = name.removesuffix(".weight").rpartition(".lora_")
-        if not where.startswith(PEFT_ROOT) or factor not in ("A", "B"):
+        found = _FACTOR.fullmatch(name)
+        if found is None:
             raise TaskError(f"{folder}: tensor {name!r} is no LoRA factor of a decoder layer")
-        own[f"{where.removeprefix(PEFT_ROOT)}.{factor}"] = tensor[None]
+        own[f"{found['where']}.{found['factor']}"] = tensor[None]
+    if not own:
+        raise TaskError(f"{folder}: {WEIGHTS_FILE} has no tensors")
     config = LoraConfig(
         rank=rank,
         alpha=float(settings["lora_alpha"]) * boost,
         dropout=float(settings.get("lora_dropout", 0.0)),
         target_modules=_targets(settings["target_modules"], own),
     )
+    _check_factors(folder, own, rank=rank)
+    _check_targets(folder, settings["target_modules"], own)
     return config, (slot,), own
+
+
+def _check_factors(folder: Path, own: Mapping[str, torch.Tensor], *, rank: int) -> None:
+    """Raise TaskError unless factors come in pairs of the config's rank."""
+    for name, tensor in own.items():
+        where, _, factor = name.rpartition(".")
+        partner = f"{where}.{'B' if factor == 'A' else 'A'}"
+        if partner not in own:
+            raise TaskError(f"{folder}: {WEIGHTS_FILE} has {name}, but no {partner}")
+        shape = tuple(tensor.shape[1:])
+        if len(shape) != 2 or shape[0 if factor == "A" else 1] != rank:
+            wanted = f"({rank}, in)" if factor == "A" else f"(out, {rank})"
+            raise TaskError(
+                f"{folder}: {name} has shape {shape}; r={rank} of {CONFIG_FILE} asks for {wanted}"
+            )
+
+
+def _check_targets(
+    folder: Path, named: str | Sequence[str], own: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise TaskError unless the modules that the config names are those that have tensors."""
+    modules = sorted({name.rpartition(".")[0] for name in own})
+    if named == ALL_LINEAR:
+        return
+    entries = [named] if isinstance(named, str) else list(map(str, named))
+    matched = {entry: {m for m in modules if _names(entry, m, named)} for entry in entries}
+    stray = sorted(set(modules).difference(*matched.values()))
+    if stray:
+        raise TaskError(
+            f"{folder}: {WEIGHTS_FILE} has tensors of {', '.join(stray[:4])}, which "
+            f"target_modules={named!r} of {CONFIG_FILE} does not name"
+        )
+    bare = [entry for entry, found in matched.items() if not found]
+    if bare:
+        raise TaskError(
+            f"{folder}: {WEIGHTS_FILE} has no tensors of {', '.join(bare[:4])}, which "
+            f"target_modules of {CONFIG_FILE} names"
+        )
+
+
+def _names(entry: str, module: str, named: str | Sequence[str]) -> bool:
+    """PEFT's rule: a text is a pattern of whole names, a list holds names or their endings."""
+    full = f"model.{module}"
+    if not isinstance(named, str):
+        return full == entry or full.endswith(f".{entry}")
+    try:
+        return re.fullmatch(entry, full) is not None
+    except re.error:
+        return False
 
 
 def _targets(named: str | Sequence[str], own: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     if named == ALL_LINEAR:
         return (ALL_LINEAR,)
     return tuple(sorted({name.split(".")[-2] for name in own}))
+
+
+def check_shapes(state: AdapterState, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse an adapter that another model's layers belong to.
+
+    Args:
+        state: as read.
+        expected: shape of each tensor that this base's bank has, without the slots.
+
+    Raises:
+        TaskError: a tensor that is missing, too many, or of another shape.
+    """
+    given = {name: tuple(tensor.shape[1:]) for name, tensor in state.tensors.items()}
+    for name in sorted(expected.keys() | given.keys()):
+        if given.get(name) != expected.get(name):
+            raise TaskError(
+                f"the adapter does not fit the base: it has {_shape_of(name, given)}, the base "
+                f"needs {_shape_of(name, expected)}"
+            )
+
+
+def _shape_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return f"{name} of shape {shapes[name]}" if name in shapes else f"no {name}"
 
 
 def _prefix_from_peft(
@@ -259,6 +348,9 @@ def _prefix_from_peft(
             f"{folder}: {PEFT_PROMPT} {has}; {CONFIG_FILE} asks for {(tokens, layers * 2 * width)} "
             f"({tokens} tokens, {layers} layers, {heads} heads, width {width})"
         )
+    others = sorted(tensors.keys() - {PEFT_PROMPT})
+    if others:
+        raise TaskError(f"{folder}: tensor {others[0]!r} is no part of a prefix")
     prefix = flat.reshape(tokens, layers, 2, heads, width // heads).permute(1, 2, 3, 0, 4)
     text = like.init_text if isinstance(like, PrefixConfig) else PrefixConfig().init_text
     config = PrefixConfig(tokens=tokens, init_text=text)
