@@ -12,7 +12,7 @@ from data.clean import clean_messages, clean_text, clean_user, cut_text, item_tu
 from data.reading import RawSession, RawUser
 from data.schema import Message
 from data.settings import DataSettings
-from data.style import clean_word_count, word_count
+from data.words import clean_word_count, word_count
 
 SETTINGS = DataSettings()
 LONG_USER, LONG_REPLY = "Please dim the lights", "The lights are dimmed now"
