@@ -21,6 +21,7 @@ from results.collector import CURVE_COLUMNS, MISSING_COLUMNS, SLOT_COLUMNS
 from results.comparison import TESTS
 from results.contrasts import BASELINE, Contrast
 from results.document import Block, Bullets, Section, Shown, Table, span, table, value
+from results.figure_fonts import with_note
 from results.figure_scores import metric_pages
 from results.figure_style import house_style
 from results.figures import FIGURES, Figure, drawn
@@ -362,7 +363,7 @@ def _figures(compared: Compared, folder: Path, *, command: str) -> list[Figure]:
             )
             if figure is not None:
                 caption = _caption(name, numbers, sheets=len(sheets), command=command)
-                found.append(replace(figure, caption=caption))
+                found.append(replace(figure, caption=with_note(caption, figure.note)))
     return found
 
 
