@@ -7,7 +7,8 @@ Rules, in this order:
 2. System messages and messages without text are dropped.
 3. Messages before the first user message are dropped: there is nothing they reply to.
 4. Consecutive messages of one role are joined with a space.
-5. An *item* is a reply that follows a user message, if both have ``min_characters`` characters.
+5. An *item* is a reply that follows a user message, if both have ``min_characters`` characters,
+   counted as ``data.words.length_in_letters`` does: a sign for a syllable or a word counts more.
    A degenerate exchange is no item, but **stays in the dialogue: later items still see it**.
    A last user message without reply stays too; nothing depends on it but style and profiles.
 6. A session without a single item is dropped.
@@ -31,6 +32,7 @@ from datetime import UTC, datetime
 from data.reading import RawSession, RawUser
 from data.schema import Dialogue, Message
 from data.settings import DataSettings
+from data.words import length_in_letters, unspaced_end
 
 _BROKEN = re.compile("[\ud800-\udfff]")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
@@ -47,10 +49,13 @@ def clean_text(text: str) -> str:
 
 
 def cut_text(text: str, limit: int) -> str:
-    """The first ``limit`` characters of ``text`` at most, ending at a word where there is one."""
+    """The first ``limit`` characters of ``text`` at most, ending at a word where there is one.
+
+    In scripts without spaces a word ends behind every letter and its marks.
+    """
     if len(text) <= limit:
         return text
-    border = text.rfind(" ", 0, limit + 1)
+    border = max(text.rfind(" ", 0, limit + 1), unspaced_end(text, limit))
     return text[: border if border > 0 else limit]
 
 
@@ -84,8 +89,8 @@ def item_turns(messages: Sequence[Message], *, min_characters: int) -> tuple[int
     return tuple(
         turn
         for turn in range(1, len(messages), 2)
-        if len(messages[turn].text) >= min_characters
-        and len(messages[turn - 1].text) >= min_characters
+        if length_in_letters(messages[turn].text) >= min_characters
+        and length_in_letters(messages[turn - 1].text) >= min_characters
     )
 
 

@@ -15,7 +15,8 @@ _FIELDS = (
 )
 _RULES = """Text is Unicode NFC with single spaces. Messages of one role in a row are joined;
 system messages, empty messages and what stands before the first user message are dropped.
-An exchange with a side under the minimal length is no item but stays as context of later items.
+An exchange with a side under the minimal length is no item but stays as context of later items;
+a Han character counts as three characters there, a syllable of kana, Hangul or Yi as two.
 Sessions without an item are dropped. Lines are sorted by user id, then by time."""
 
 

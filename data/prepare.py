@@ -20,6 +20,7 @@ from data.clusters import Clustering, cluster_users
 from data.dictionary import schema_text
 from data.hub import FULL_SETS, parse_location
 from data.items import combined_sha256
+from data.language import language_warnings
 from data.manifest import (
     CLEANED,
     MANIFEST,
@@ -191,6 +192,7 @@ def _finish(
     """Everything that needs all users: cold start, clusters, statistics, index."""
     settings = tally.settings
     warnings = dominance_warnings(tally.items, settings=settings)
+    warnings += language_warnings({user: facts["english"] for user, facts in tally.facts.items()})
     by_id = {tally.persona_ids[user]: items for user, items in tally.items.items()}
     chosen = choose_cold_start(by_id, share=settings.cold_start_share, seed=settings.seed)
     cold = frozenset(map(user_key, chosen))

@@ -21,7 +21,11 @@ class DataSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     min_characters: int = Field(default=10, ge=0)
-    """An exchange with fewer characters on either side is no item."""
+    """An exchange with fewer characters on either side is no item.
+
+    They are counted fairly over scripts: a Han character as three, a syllable of kana, Hangul or
+    Yi as two.
+    """
     max_characters: int = Field(default=20_000, ge=100)
     """A longer message is cut at a word border and counted."""
     train_share: float = Field(default=0.6, gt=0, lt=1)

@@ -1,9 +1,10 @@
-"""How text sounds: words, sentiment, formality; and a user's style from training sessions.
+"""How text sounds: sentiment, formality; and a user's style from training sessions.
 
 Lexical heuristics for English: transparent, fast, the same on every machine. They rank and compare
-(a reply's distance to a user's style); their absolute values mean little. Words that name settings
-of devices or the weather (warm, bright, dim, cold, …) carry no sentiment here: in a smart home
-they are orders.
+(a reply's distance to a user's style); their absolute values mean little. Text mostly in another
+script is neutral to them; preparation warns of users who do not write English. Words that name
+settings of devices or the weather (warm, bright, dim, cold, …) carry no sentiment here: in a smart
+home they are orders.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.schema import Session, Style, UserData
+from data.words import clean_word_count, mostly_latin
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _LETTERS = {n: " " for n in range(128) if not (chr(n).isalpha() or chr(n) == "'")}
 """Of ASCII, all but letters and apostrophes becomes a space."""
-_SENTENCE_END = re.compile(r"[.!?…]+(?:\s|$)")
+_SENTENCE_END = re.compile(r"[.!?…؟।॥۔።]+(?:\s|$)|[。！？｡]+")
 _INFORMAL_SIGNS = re.compile(r"[!~]|[:;]-?[()DP]|[\u2600-\u27bf\U0001f300-\U0001faff]")
 
 
@@ -75,16 +77,6 @@ POLITE = _set_of(
 NEGATION_REACH_WORDS = 3
 
 
-def word_count(text: str) -> int:
-    """Number of words: pieces between white space. The one meaning of «words» everywhere."""
-    return len(text.split())
-
-
-def clean_word_count(text: str) -> int:
-    """``word_count`` of a cleaned message, whose words stand one space apart; much faster."""
-    return text.count(" ") + 1 if text else 0
-
-
 def words_of(text: str) -> list[str]:
     """Words in lower case without punctuation and digits; a contraction is one word."""
     text = text.lower().replace("’", "'")
@@ -99,13 +91,13 @@ def words_of(text: str) -> list[str]:
 
 
 def sentiment(text: str) -> float:
-    """Polarity in [-1, 1]; 0 for neutral or empty text.
+    """Polarity in [-1, 1]; 0 for neutral or empty text, and for text mostly not in Latin script.
 
     Each word of the lists counts +1 or −1, 1.5 times after an intensifier, and with the sign
     turned and halved within three words after a negation («not good» is −0.5). The sum x becomes
     x / (1 + |x|), so that one strong word is clear and many never leave the interval.
     """
-    return _sentiment(words_of(text))
+    return _sentiment(_known_words(text))
 
 
 def _sentiment(words: Sequence[str]) -> float:
@@ -122,14 +114,19 @@ def _sentiment(words: Sequence[str]) -> float:
 
 
 def formality(text: str) -> float:
-    """Formality in [0, 1]; 0.5 for text without words.
+    """Formality in [0, 1]; 0.5 for text without words, or mostly not in Latin script.
 
     A logistic curve over: mean word length and words per sentence (longer is more formal), shares
     of contractions and slang (less), of politeness markers (more), informal signs (``!``,
     smileys, emoji; less) and a first letter in lower case (less). The weights are set by hand so
     that everyday sentences spread around 0.5.
     """
-    return _formality(text, words_of(text))
+    return _formality(text, _known_words(text))
+
+
+def _known_words(text: str) -> list[str]:
+    """The words of a text whose script the lists know; none of another."""
+    return words_of(text) if mostly_latin(text) else []
 
 
 def _formality(text: str, words: Sequence[str]) -> float:
@@ -169,7 +166,7 @@ def style_of(sessions: Sequence[Session]) -> Style:
     for session in training_sessions(sessions):
         for message in session.messages:
             (own if message.role == "user" else replies).append(message.text)
-    words = [words_of(text) for text in replies]
+    words = [_known_words(text) for text in replies]
     return Style(
         reply_words=_mean(list(map(clean_word_count, replies)), empty=0.0),
         verbosity=_mean(list(map(clean_word_count, own)), empty=0.0),

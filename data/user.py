@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from data.clean import clean_user
 from data.items import user_items_sha256
+from data.language import user_seems_english
 from data.naming import user_key
 from data.reading import RawUser
 from data.schema import SPLITS, Dialogue, Json, Session, UserData, arm_obstacle
 from data.settings import DataSettings
 from data.split import split_user
-from data.style import clean_word_count, style_of
+from data.style import style_of
+from data.words import clean_word_count
 
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
@@ -108,6 +110,7 @@ def _facts(
         "obstacle": arm_obstacle(sessions),
         "style": asdict(user.style) if user else None,
         "items_sha256": {s: user_items_sha256(user, s) if user else None for s in ("val", "test")},
+        "english": user_seems_english(sessions),
         "opening": opening(sessions, limit=settings.cold_start_exchanges),
         "lengths": _lengths(sessions),
     }

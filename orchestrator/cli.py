@@ -314,6 +314,8 @@ def _say(text: str) -> None:
 def _show_outcome(outcome: Any, workspace: Any) -> None:
     from orchestrator.sweep_view import duration
 
+    for line in outcome.summary.warnings:
+        _say(f"Warning: {line}.")
     if outcome.summary.rows:
         out.print(summary_table(outcome.summary.rows))
     for line in outcome.summary.findings:

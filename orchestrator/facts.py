@@ -63,6 +63,7 @@ def report_facts(
             f"cold-start users held out of all arms: {held_out(prepared)}"
         ),
         "time_order": time_order(prepared),
+        "data_warnings": list(prepared.warnings),
         "left_out": [own_adapters(prepared), *left_out(prepared)],
         "splits_valid": splits_valid,
         "splits_detail": splits_detail,

@@ -61,6 +61,8 @@ class Summary:
     report: str
     findings: tuple[str, ...] = ()
     """Sentences on persona prediction, where the study has it."""
+    warnings: tuple[str, ...] = ()
+    """What the scores cannot say; told before them."""
 
 
 def finished_key(
@@ -84,11 +86,11 @@ def known_summary(workspace: Workspace, key: str) -> Summary | None:
     try:
         values = json.loads((workspace.root / SUMMARY_FILE).read_text(encoding="utf-8"))
         rows = tuple(ArmRow(**row) for row in values["rows"])
-        findings = tuple(map(str, values["findings"]))
+        findings, warnings = (tuple(map(str, values[name])) for name in ("findings", "warnings"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     whole = values["key"] == key and workspace.report.is_file()
-    return Summary(key, rows, str(values["report"]), findings) if whole else None
+    return Summary(key, rows, str(values["report"]), findings, warnings) if whole else None
 
 
 def has_scores(plan: Plan, records: Mapping[str, Record]) -> bool:
@@ -141,6 +143,7 @@ def finish(
     from results.collector import collect
     from results.decisions import decide
     from results.figures import draw_figures, write_captions
+    from results.nothing_scored import scoring_warnings
     from results.persona_report import finish_persona
     from results.registry import append_registry
     from results.report import write_report
@@ -196,6 +199,8 @@ def finish(
     write_captions(workspace.root, figures)
     crash_point("in-report")
     told = report_facts(plan, records, settings=settings, prepared=prepared)
+    warnings = scoring_warnings(collected.table, analysis)
+    told |= {"warnings": warnings}
     told |= baseline_repeat(ledger, plan)
     told |= persona.told(told)
     told |= ablations.told(told)
@@ -212,7 +217,7 @@ def finish(
     write_reproducibility(workspace.root, everything, how)
     export_models(workspace, plan, finished=set(records), base_name=base_name)
     findings = tuple(finding.replace("**", "") for finding in persona.findings)
-    summary = Summary(key, tuple(arm_rows(analysis)), workspace.report.name, findings)
+    summary = Summary(key, tuple(arm_rows(analysis)), workspace.report.name, findings, warnings)
     write_json(workspace.root / SUMMARY_FILE, asdict(summary), depth=1)
     return summary
 

@@ -7,6 +7,7 @@ next but what is frozen: base model, encoder.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import secrets
 import sys
@@ -296,13 +297,14 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 def macro_rouge_l(items: pd.DataFrame) -> float:
     """Mean over users of the mean over their items, under the own adapter.
 
-    ``NO_METRIC`` also where every user is scored after several numbers of exchanges, and where
-    nothing was generated.
+    ``NO_METRIC`` also where every user is scored after several numbers of exchanges, where nothing
+    was generated, and where no true reply has a word.
     """
     own = items[items["control"] == "own"]
     if own.empty or "exchanges" in own or "rouge_l" not in own:
         return NO_METRIC
-    return float(own.groupby("user_id")["rouge_l"].mean().mean())
+    mean = float(own.groupby("user_id")["rouge_l"].mean().mean())
+    return mean if math.isfinite(mean) else NO_METRIC
 
 
 def _version(package: str) -> str:

@@ -72,8 +72,10 @@ def few_scores(record: Record, path: Path) -> pd.DataFrame:
     items = pq.read_table(path, columns=_ITEM_COLUMNS).to_pandas()
     groups = items.groupby(["cold_start", "exchanges", "user_id"], sort=False)
     found = groups.agg(
-        used=("exchanges_used", "first"), score=(METRIC, "mean"), n_items=(METRIC, "size")
+        used=("exchanges_used", "first"), score=(METRIC, "mean"), n_items=(METRIC, "count")
     ).reset_index()
+    # A user none of whose true replies has a word has no score.
+    found = found[found["n_items"] > 0]
     start = np.where(found["cold_start"], *STARTS)
     named: pd.DataFrame = found.assign(adapter=record.adapter, seed=record.seed, start=start)
     return named[SCORE_COLUMNS]

@@ -19,7 +19,8 @@ class Facts(TypedDict, total=False):
     split, and why. ``baseline_repeat`` compares two runs of a cell of the baseline.
     ``persona_prediction`` has ``accuracy, low, chance, null_99`` and, with adaptation,
     ``difference, difference_low, difference_high``; ``persona_findings`` are its sentences for
-    the summary. ``few_shot`` has ``offered`` (exchanges per user) and ``shown`` (mean per item).
+    the summary. ``warnings`` stand above all else; ``data_warnings`` are of the preparation.
+    ``few_shot`` has ``offered`` (exchanges per user) and ``shown`` (mean per item).
     ``sections`` replaces the blocks of a section by key: ``cold_warm``, ``persona_prediction``,
     ``ablations``, ``clusters``; ``search`` and ``spent`` are sections of their own.
     """
@@ -37,6 +38,8 @@ class Facts(TypedDict, total=False):
     split_rule: str
     time_order: str
     left_out: Sequence[str]
+    warnings: Sequence[str]
+    data_warnings: Sequence[str]
     prompt: str
     prompt_changes: Sequence[str]
     decoding: Mapping[str, Any]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import textwrap
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
 from results.contrasts import GATED, SWAPPED
+from results.figure_fonts import told_in_the_note, unread, use_installed_fonts, with_signs
 from results.files import write_atomic
 from results.wording import arm_title
 
@@ -98,7 +98,8 @@ MANY_USERS = 2_000
 class Figure:
     """A drawn figure: its files (SVG and PNG, also the copies in other folders) and caption.
 
-    ``alt`` says what is to be seen, for readers who do not see it.
+    ``alt`` says what is to be seen, for readers who do not see it; ``note`` is the caption's end
+    that reads signs for letters without a font.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Figure:
     paths: tuple[Path, ...]
     caption: str
     alt: str = ""
+    note: str = ""
 
     @property
     def svg(self) -> Path:
@@ -198,13 +200,16 @@ def zero_line(axis: Axes, *, vertical: bool = True) -> None:
 def save(canvas: Canvas, folder: Path, name: str) -> tuple[Path, Path]:
     """Write ``name.svg`` and ``name.png`` (300 dots an inch), both without a date.
 
-    A sign that the font lacks (an emoji in a user's id) is drawn as a box, without a word.
+    Letters that no installed font has are signs in the PNG, which ``glyph_note`` reads.
     """
     paths = []
+    use_installed_fonts(canvas)
+    signs = unread(canvas)
     for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
         buffer = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        if suffix == "png":
+            with_signs(canvas, signs)
+        with told_in_the_note(signs if suffix == "svg" else {}):
             canvas.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
         paths.append(write_atomic(folder / f"{name}.{suffix}", buffer.getvalue()))
     return paths[0], paths[1]

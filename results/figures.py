@@ -13,6 +13,7 @@ from matplotlib.figure import Figure as Canvas
 from results.analysis import Analysis
 from results.document import markdown_inline
 from results.figure_examples import leading_arm, typical_users
+from results.figure_fonts import glyph_note, with_note
 from results.figure_set import FIGURES, FINAL, Drawing
 from results.figure_style import Figure, copied, house_style, save
 from results.files import write_atomic
@@ -78,12 +79,14 @@ def drawn(
     canvas = drawing.draw(analysis, collected)
     if canvas is None:
         return None
+    note = glyph_note(canvas)
     return Figure(
         name=name,
         title=drawing.title,
         paths=_write(canvas, folders, name),
-        caption=_caption(drawing, analysis, collected, command=command),
+        caption=with_note(_caption(drawing, analysis, collected, command=command), note),
         alt=f"{drawing.title}. {drawing.text}",
+        note=note,
     )
 
 

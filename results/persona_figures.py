@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from results.document import records
+from results.figure_fonts import glyph_note, with_note
 from results.figure_style import (
     BLUE,
     GRAY,
@@ -285,6 +286,7 @@ def draw_persona_figures(
             canvas = drawing.draw(evaluation)
             if canvas is None:
                 continue
+            note = glyph_note(canvas)
             paths = save(canvas, workspace / FOLDER, name)
             copies = workspace / FINAL
             found.append(
@@ -292,7 +294,7 @@ def draw_persona_figures(
                     name=f"persona_{name}",
                     title=drawing.title,
                     paths=(*paths, *(copied(path, copies, f"persona_{name}") for path in paths)),
-                    caption=_caption(drawing, evaluation, command),
+                    caption=with_note(_caption(drawing, evaluation, command), note),
                     alt=f"{drawing.title}. {drawing.text}",
                 )
             )

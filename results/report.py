@@ -129,13 +129,15 @@ def write_report(
         write_atomic(
             results / "all_persona_summary.md",
             render_markdown(
-                "All-persona adapters: summary", summary_sections(analysis, by_name), root=results
+                "All-persona adapters: summary",
+                summary_sections(analysis, by_name, told),
+                root=results,
             ).encode(),
         ),
         write_atomic(
             results / "recommendations.md",
             render_markdown(
-                "Recommendations", recommendations_sections(analysis, decisions), root=results
+                "Recommendations", recommendations_sections(analysis, decisions, told), root=results
             ).encode(),
         ),
     ]

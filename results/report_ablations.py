@@ -27,6 +27,7 @@ from results.document import (
     value,
 )
 from results.figure_ablations import ablation_curves
+from results.figure_fonts import glyph_note, with_note
 from results.figure_style import Figure, house_style, save
 from results.files import write_atomic, write_csv
 from results.record import ARM_PURPOSES, MetricInfo
@@ -144,6 +145,7 @@ def draw_ablations(
             )
             if canvas is None:
                 continue
+            note = glyph_note(canvas)
             paths = list(save(canvas, folder, name))
             copies = workspace / "results" / "figures" / "final"
             paths += [
@@ -153,7 +155,7 @@ def draw_ablations(
                 name=f"ablation_{name}",
                 title=_title(name),
                 paths=tuple(paths),
-                caption=_caption(found, name, command=command),
+                caption=with_note(_caption(found, name, command=command), note),
                 alt=f"{_title(name)}: lift over the default against the {_axis(name)}.",
             )
     return figures

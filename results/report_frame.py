@@ -103,6 +103,7 @@ def _dataset(analysis: Analysis, facts: Facts) -> tuple[str, ...]:
         f"{plural(len(analysis.users), 'user')} with scores; data hash "
         f"{_short(facts.get('data_sha256'))}.",
         f"Time order of a user's sessions: {facts.get('time_order', UNKNOWN)}.",
+        *(f"Warning: {line}." for line in facts.get("data_warnings", ())),
     )
 
 

@@ -66,6 +66,11 @@ def shown(figures: Mapping[str, Figure], *names: str) -> list[Block]:
     return [Shown(figure=figures[name]) for name in names if name in figures]
 
 
+def warned(facts: Facts) -> list[Block]:
+    """What the numbers cannot say, above everything else."""
+    return [Text(text=f"**Warning.** {line}.", tone="note") for line in facts.get("warnings", ())]
+
+
 def summary_section(analysis: Analysis, advice: Sequence[str], facts: Facts) -> Section:
     """What was found, own minus swapped first, and what it may be trusted for."""
     leading = findings(analysis, asked(analysis, "personal"))
@@ -75,7 +80,7 @@ def summary_section(analysis: Analysis, advice: Sequence[str], facts: Facts) -> 
         f"Measured is {title_of(analysis)} between the model's reply and the user's true next "
         "reply, one number per user, on held-out sessions; it is text overlap, not satisfaction."
     )
-    blocks: list[Block] = [Text(text=measured, tone="lead")]
+    blocks: list[Block] = [*warned(facts), Text(text=measured, tone="lead")]
     if leading:
         blocks.append(Bullets(items=leading))
     else:

@@ -24,6 +24,7 @@ from results.document import (
     table,
     value,
 )
+from results.figure_fonts import glyph_note
 from results.figure_style import Figure, house_style, save
 from results.search import (
     DEFAULT,
@@ -120,13 +121,14 @@ def draw_search(
             canvas = drawing.draw(history)
             if canvas is None:
                 continue
+            note = glyph_note(canvas)
             found.append(
                 Figure(
                     name=f"search_{name}",
                     title=drawing.title,
                     paths=save(canvas, workspace / FOLDER, f"{study}_{name}"),
-                    caption=f"{drawing.title}. {drawing.text} {_size(history)} Interval: none. "
-                    f"Redraw: {command}",
+                    caption=f"{drawing.title}. {drawing.text} {_size(history)} Interval: none."
+                    f"{note} Redraw: {command}",
                     alt=f"{drawing.title}. {drawing.text}",
                 )
             )

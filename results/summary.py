@@ -9,26 +9,30 @@ from results.analysis import Analysis
 from results.contrasts import BASELINE, is_all_persona
 from results.decisions import Decision, recommendation
 from results.document import Block, Bullets, Section, Shown, Text, table
+from results.facts import Facts
 from results.figure_style import Figure
-from results.report_results import findings, not_run
+from results.report_results import findings, not_run, warned
 from results.report_tables import contrast_table, hurt_line, macro_table, measure, title_of
 from results.wording import ALPHA, arm_title, caution, finding, number, share
 
 FIGURES = ("macro_bars", "lift_boxes", "metric_by_metric_shared")
 
 
-def summary_sections(analysis: Analysis, figures: Mapping[str, Figure]) -> list[Section]:
+def summary_sections(
+    analysis: Analysis, figures: Mapping[str, Figure], facts: Facts
+) -> list[Section]:
     """What the adapters that all users share do, metric by metric."""
     arms = [arm for arm in analysis.arms if is_all_persona(arm)]
     if not arms:
-        return [_section("What was found", [not_run("An all-persona arm", "global")])]
+        absent = not_run("An all-persona arm", "global")
+        return [_section("What was found", [*warned(facts), absent])]
     chosen = [
         c
         for c in analysis.contrasts
         if is_all_persona(c.arm) and (c.reference == BASELINE or is_all_persona(c.reference))
     ]
     trust = caution(len(analysis.users), analysis.n_seeds)
-    first: list[Block] = [Bullets(items=findings(analysis, chosen))]
+    first: list[Block] = [*warned(facts), Bullets(items=findings(analysis, chosen))]
     first += [Text(text=f"To be read with care: {trust}.", tone="note")] if trust else []
     drawn: list[Block] = [Shown(figure=figures[name]) for name in FIGURES if name in figures]
     return [
@@ -63,7 +67,9 @@ def _metric_lines(analysis: Analysis, arms: Sequence[str]) -> tuple[str, ...]:
     return tuple(lines) or ("n/a: no other metric was scored.",)
 
 
-def recommendations_sections(analysis: Analysis, decisions: Sequence[Decision]) -> list[Section]:
+def recommendations_sections(
+    analysis: Analysis, decisions: Sequence[Decision], facts: Facts
+) -> list[Section]:
     """The advice, then every rule with the numbers that fired it and what would change it."""
     limits = analysis.thresholds
     trust = caution(len(analysis.users), analysis.n_seeds)
@@ -75,7 +81,7 @@ def recommendations_sections(analysis: Analysis, decisions: Sequence[Decision]) 
         "High variance: the lower bounds of the helped and of the hurt share both lie above "
         f"{share(limits.high_variance_share)}.",
     )
-    advice: list[Block] = [Bullets(items=tuple(recommendation(list(decisions))))]
+    advice: list[Block] = [*warned(facts), Bullets(items=tuple(recommendation(list(decisions))))]
     advice += [Text(text=f"To be read with care: {trust}.", tone="note")] if trust else []
     rules = [
         _section(

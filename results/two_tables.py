@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -20,10 +21,12 @@ from results.collector import CURVE_COLUMNS, MISSING_COLUMNS, SLOT_COLUMNS
 from results.comparison import TESTS
 from results.contrasts import BASELINE, Contrast
 from results.document import Block, Bullets, Section, Shown, Table, span, table, value
+from results.figure_fonts import with_note
 from results.figure_scores import metric_pages
 from results.figure_style import house_style
 from results.figures import FIGURES, Figure, drawn
 from results.files import file_sha256, write_atomic, write_csv, write_json
+from results.id_spelling import alike
 from results.record import MetricInfo, RecordError
 from results.report import render_markdown
 from results.score_files import read_scores
@@ -136,9 +139,11 @@ def compare_tables(request: TwoTables) -> Compared:
     }
     before, after = read.values()
     if not len(before.index.intersection(after.index)):
+        hint = alike(list(before.index), list(after.index))
         raise RecordError(
             f"No {request.id_column} of {request.baseline} is in {request.arm} "
             f"(the first are {before.index[0]!r} and {after.index[0]!r}); the same users are needed"
+            + (f": {hint}" if hint else "")
         )
     metrics = {
         name: MetricInfo(
@@ -195,9 +200,21 @@ def write_comparison(
 ) -> list[Path]:
     """``comparisons.csv``, ``lifts.csv``, ``comparison.json``, ``comparison.md`` and figures.
 
-    ``command`` is what makes them again, for the captions; returns the paths written.
+    ``command`` is what makes them again, for the captions; returns the paths written. All is made
+    beside ``into`` first, so that what fails on the way leaves nothing there.
     """
-    into.mkdir(parents=True, exist_ok=True)
+    there = next(folder for folder in (into, *into.absolute().parents) if folder.is_dir())
+    with TemporaryDirectory(prefix=".compare-", dir=there) as staged:
+        made = _written(request, compared, Path(staged), command=command)
+        return [_moved(path, into / path.relative_to(staged)) for path in made]
+
+
+def _moved(path: Path, to: Path) -> Path:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    return path.replace(to)
+
+
+def _written(request: TwoTables, compared: Compared, into: Path, *, command: str) -> list[Path]:
     figures = _figures(compared, into / "figures", command=command)
     text = render_markdown(_title(request), sections(request, compared, figures), root=into)
     return [
@@ -229,13 +246,14 @@ def as_json(request: TwoTables, compared: Compared) -> dict[str, Any]:
 
 
 def left_out_lines(request: TwoTables, compared: Compared) -> list[str]:
-    """Who is in one table alone, the first few by name."""
+    """Who is in one table alone, the first few by name, and whether spelling may be why."""
     sides = ((request.baseline, compared.only_baseline), (request.arm, compared.only_arm))
+    hint = alike(compared.only_baseline, compared.only_arm)
     return [
         f"{plural(len(users), 'user')} only in {path.name}, left out: {_first(users)}"
         for path, users in sides
         if users
-    ]
+    ] + ([f"Among them {hint}"] if hint else [])
 
 
 def _first(users: Sequence[str]) -> str:
@@ -345,7 +363,7 @@ def _figures(compared: Compared, folder: Path, *, command: str) -> list[Figure]:
             )
             if figure is not None:
                 caption = _caption(name, numbers, sheets=len(sheets), command=command)
-                found.append(replace(figure, caption=caption))
+                found.append(replace(figure, caption=with_note(caption, figure.note)))
     return found
 
 

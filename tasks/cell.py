@@ -172,7 +172,7 @@ class CellOutcome:
     adapters
         The bank's adapters, stacked.
     curve
-        Rows ``epoch, step, train_loss, val_rouge_l`` of a shared adapter's training.
+        Rows ``epoch, step, train_loss, val_rouge_l, val_nll`` of a shared adapter's training.
     identification
         Scores of every query for every user, with what they were made from (``identify``).
     """

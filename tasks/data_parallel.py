@@ -40,10 +40,10 @@ class Ranks:
             for tensor in tensors:
                 distributed.all_reduce(tensor)
 
-    def agreed(self, scores: Mapping[str, float]) -> Mapping[str, float]:
+    def agreed(self, scores: Mapping[str, T]) -> Mapping[str, T]:
         """The first rank's scores: all ranks must stop at the same epoch."""
         if self.world == 1:
             return scores
-        told: list[Mapping[str, float]] = [scores]
+        told: list[Mapping[str, T]] = [scores]
         distributed.broadcast_object_list(told, src=0)
         return told[0]

@@ -22,7 +22,7 @@ from tasks.context import (
     training_of,
 )
 from tasks.grouping import EVERYBODY, GROUPINGS, derangement
-from tasks.metrics.rouge import rouge_l_all
+from tasks.metrics.rouge import rouge_l_items
 from tasks.scoring import answer, score_adapters
 from tasks.training import Example, SlotPlan, train_bank, within_budget
 
@@ -159,7 +159,7 @@ def _few_items(trial: Trial, bank: AdapterBank, slots: Sequence[FewSlot]) -> pd.
     if not len(frame):
         return None
     with trial.timed("score"):
-        scores = rouge_l_all(frame["reference"].tolist(), frame["output"].tolist())
+        scores = rouge_l_items(frame["reference"].tolist(), frame["output"].tolist())
     trial.count("generated_tokens", int(frame["output_tokens"].sum()))
     used = {slot.name: slot.used for slot in slots}
     cold = {key: user.cold_start for key, user in trial.users.items()}

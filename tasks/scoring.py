@@ -124,7 +124,8 @@ def score_adapters(
         return frame.drop(columns="routine_settings")
     with trial.timed("score"):
         scored = _with_metrics(trial, frame)
-    trial.progress(control, {"rouge_l": float(scored["rouge_l"].mean())})
+    if scored["rouge_l"].notna().any():
+        trial.progress(control, {"rouge_l": float(scored["rouge_l"].mean())})
     return scored
 
 

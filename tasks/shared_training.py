@@ -1,4 +1,8 @@
-"""Adapters that several users share: trained on whole sessions, stopped early on validation."""
+"""Adapters that several users share: trained on whole sessions, stopped early on validation.
+
+An epoch is better where its macro validation ROUGE-L is higher. Where it is the same, as it is
+when a weak base never meets a word of the true replies, their likelihood decides.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.schema import ItemId, Session, UserData
+from data.words import has_words
 from tasks.adapters.bank import AdapterBank, AdapterState
 from tasks.cell import CellOutcome, SlotReport
 from tasks.context import (
@@ -24,11 +29,12 @@ from tasks.grouping import slots_of
 from tasks.metrics.rouge import rouge_l
 from tasks.scoring import decode, decoding_jobs, reply_text
 from tasks.splits import choosing_sessions
+from tasks.track import Score
 from tasks.training import Example, SlotPlan, train_bank
 
 
 def train_shared(trial: Trial, parent: AdapterState | None) -> CellOutcome:
-    """Shared adapters from whole train sessions, stopped early on validation ROUGE-L."""
+    """Shared adapters from whole train sessions, stopped early on validation."""
     spec = trial.spec
     config = training_of(spec)
     groups = slots_of(list(trial.users.values()), spec.grouping)
@@ -47,11 +53,14 @@ def train_shared(trial: Trial, parent: AdapterState | None) -> CellOutcome:
         found: list[dict[str, float]] = notes.setdefault("curve", [])
         return found
 
-    def after_epoch(epoch: int) -> Mapping[str, float]:
+    def after_epoch(epoch: int) -> Mapping[str, Score]:
         scores = _validation_scores(trial, bank, groups)
-        macro = float(np.mean(list(scores.values())))
-        curve().append({"epoch": float(epoch), "val_rouge_l": macro})
-        trial.progress("validation", {"epoch": float(epoch), "val_rouge_l": macro})
+        macro, likelihood = (
+            float(np.mean(column)) for column in zip(*scores.values(), strict=True)
+        )
+        told = {"epoch": float(epoch), "val_rouge_l": macro}
+        curve().append(told | {"val_nll": -likelihood})
+        trial.progress("validation", told)
         return scores
 
     with trial.timed("train"):
@@ -83,11 +92,12 @@ def _session_examples(trial: Trial, members: Sequence[UserData]) -> tuple[Exampl
 
 def _validation_scores(
     trial: Trial, bank: AdapterBank, groups: Mapping[str, Sequence[UserData]]
-) -> dict[str, float]:
-    """Macro validation ROUGE-L of every slot: mean over its users of the mean over items.
+) -> dict[str, tuple[float, float]]:
+    """Macro validation ROUGE-L of every slot and, to break ties, minus the true replies' NLL.
 
-    Users without a validation item do not count; a slot without any has the score 0 throughout,
-    so its first epoch is kept.
+    Both are means over the slot's users of means over items, the NLL per token. ROUGE-L leaves out
+    true replies without a word. Users without a validation item do not count; a slot without any
+    has the score 0 throughout, so its first epoch is kept.
     """
     adapter_of = {user.user_key: slot for slot, members in groups.items() for user in members}
     limit = trial.spec.evaluation.validation_sessions
@@ -97,19 +107,27 @@ def _validation_scores(
 
     with trial.timed("validation"):
         replies = decode(trial, bank, decoding_jobs(trial, bank, adapter_of, sessions_of))
-    means: dict[str, list[float]] = {slot: [] for slot in groups}
+    overlaps: dict[str, list[float]] = {slot: [] for slot in groups}
+    likelihoods: dict[str, list[float]] = {slot: [] for slot in groups}
     for key, slot in adapter_of.items():
-        scores = [
-            rouge_l(
-                session.messages[turn].text,
-                reply_text(trial, replies[str(ItemId(key, session.session_id, turn))]),
-            )
+        answered = [
+            (session.messages[turn].text, replies[str(ItemId(key, session.session_id, turn))])
             for session in sessions_of(trial.users[key])
             for turn in session.item_turns
         ]
-        if scores:
-            means[slot].append(float(np.mean(scores)))
-    return {slot: float(np.mean(own)) if own else 0.0 for slot, own in means.items()}
+        scores = [
+            rouge_l(reference, reply_text(trial, reply))
+            for reference, reply in answered
+            if has_words(reference)
+        ]
+        overlaps[slot] += [float(np.mean(scores))] if scores else []
+        nlls = [reply.reference_nll / reply.reference_tokens for _, reply in answered]
+        likelihoods[slot] += [-float(np.mean(nlls))] if nlls else []
+    return {slot: (_mean(overlaps[slot]), _mean(likelihoods[slot])) for slot in groups}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
 
 
 def _add_epoch_losses(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -11,6 +12,9 @@ from tasks.cell import SlotReport
 from tasks.config import TaskError
 from tasks.examples import SlotPlan
 from tasks.optimizer import SlotBuffer, schedule_factor, warmup_steps
+
+Score = float | tuple[float, ...]
+"""How good an epoch is, higher is better; of several numbers the later ones break ties."""
 
 
 @dataclass(slots=True)
@@ -21,7 +25,7 @@ class Track:
     slot: int
     done: int = 0
     stopped: bool = False
-    best_score: float = float("-inf")
+    best_score: tuple[float, ...] = ()
     best: torch.Tensor | None = None
     best_shifts: int = 0
     shifts: list[torch.Tensor] = field(default_factory=list)
@@ -46,9 +50,9 @@ class Track:
         found = {self._name(name): torch.stack(rows) for name, rows in series.items() if rows}
         return found if self.best is None else found | {self._name("best"): self.best}
 
-    def values(self) -> dict[str, float | None]:
+    def values(self) -> dict[str, Any]:
         """The rest of what a checkpoint keeps."""
-        score = None if self.best is None else self.best_score
+        score = None if self.best is None else list(self.best_score)
         return {
             "done": self.done,
             "stopped": self.stopped,
@@ -56,14 +60,13 @@ class Track:
             "best_shifts": self.best_shifts,
         }
 
-    def restore(
-        self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, float | None]
-    ) -> None:
+    def restore(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
         """Be as the track was whose tensors and values these are."""
         self.done, self.stopped = int(values["done"] or 0), bool(values["stopped"])
         self.best_shifts = int(values["best_shifts"] or 0)
         if values["best_score"] is not None:
-            self.best_score, self.best = float(values["best_score"]), tensors[self._name("best")]
+            self.best_score = _numbers(values["best_score"])
+            self.best = tensors[self._name("best")]
         for name, series in (
             ("shifts", self.shifts),
             ("losses", self.losses),
@@ -75,14 +78,19 @@ class Track:
         return f"track.{self.slot}.{name}"
 
 
-def stop_early(running: Sequence[Track], scores: Mapping[str, float], buffer: SlotBuffer) -> None:
+def _numbers(score: Score | list[float]) -> tuple[float, ...]:
+    return tuple(score) if isinstance(score, tuple | list) else (float(score),)
+
+
+def stop_early(running: Sequence[Track], scores: Mapping[str, Score], buffer: SlotBuffer) -> None:
     """Keep the best epoch's parameters; stop a slot after the first epoch that is not better."""
     for track in running:
         if not track.plan.config.early_stopping:
             continue
         if track.plan.slot not in scores:
             raise TaskError(f"early stopping: no validation score for slot {track.plan.slot!r}")
-        score = scores[track.plan.slot]
+        score = _numbers(scores[track.plan.slot])
+        # Nothing is less than any score, so the first epoch is the best so far.
         if score > track.best_score:
             track.best_score = score
             track.best = buffer.values[track.slot].clone()

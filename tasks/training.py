@@ -24,13 +24,13 @@ from tasks.examples import Example, SlotPlan, within_budget
 from tasks.layout import Layout
 from tasks.optimizer import SlotAdamW, SlotBuffer
 from tasks.runtime import Pass, Runtime
-from tasks.track import Track, nothing_to_train, report_of, stop_early
+from tasks.track import Score, Track, nothing_to_train, report_of, stop_early
 
 __all__ = ["Example", "SlotPlan", "train_bank", "within_budget"]
 
 LOGITS_PER_CHUNK = 1 << 26
 
-AfterEpoch = Callable[[int], Mapping[str, float]]
+AfterEpoch = Callable[[int], Mapping[str, Score]]
 OnStep = Callable[[int, int], None]
 
 

@@ -12,7 +12,7 @@ from data.clean import clean_messages, clean_text, clean_user, cut_text, item_tu
 from data.reading import RawSession, RawUser
 from data.schema import Message
 from data.settings import DataSettings
-from data.style import clean_word_count, word_count
+from data.words import clean_word_count, word_count
 
 SETTINGS = DataSettings()
 LONG_USER, LONG_REPLY = "Please dim the lights", "The lights are dimmed now"
@@ -75,6 +75,10 @@ def test_long_text_is_cut_at_a_word_and_counted():
     assert cut_text("one two three", 9) == "one two"
     assert cut_text("one two three", 7) == "one two"
     assert cut_text("abcdefghij", 4) == "abcd"
+    # In scripts without spaces a word ends behind each letter, which keeps its marks.
+    assert cut_text("好的 客厅的灯已经打开了", 7) == "好的 客厅的灯"
+    assert cut_text("ไฟที่ปิดแล้ว", 4) == "ไฟ"
+    assert cut_text("wifi打开the lamp", 8) == "wifi打开"
     counts: Counter[str] = Counter()
     megabyte = "word " * 200_000
     kept = clean_messages([("user", megabyte)], settings=SETTINGS, counts=counts)
@@ -127,6 +131,19 @@ def test_ten_characters_are_enough_and_nine_are_not():
     for short in ([nine, ten], [ten, nine]):
         pair = [Message("user", short[0]), Message("assistant", short[1])]
         assert item_turns(pair, min_characters=10) == ()
+
+
+def test_a_short_message_is_as_short_in_every_script():
+    def kept(user, reply):
+        pair = [Message("user", user), Message("assistant", reply)]
+        return item_turns(pair, min_characters=10) == (1,)
+
+    assert kept("把灯关掉", "好的，已关灯。")
+    assert kept("電気を消して", "消しました")
+    assert kept("불 꺼 줘요", "불을 껐어요")
+    assert kept("Свет выключи", "Свет выключен")
+    assert not kept("关灯", "好的，已关灯。")
+    assert not kept("把灯关掉", "谢谢")
 
 
 def test_odd_end_keeps_the_last_user_message():

@@ -18,9 +18,9 @@ from data.style import (
     sentiment,
     style_of,
     training_messages,
-    word_count,
     words_of,
 )
+from data.words import word_count
 
 
 def test_words():

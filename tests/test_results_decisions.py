@@ -138,7 +138,7 @@ def test_thresholds_are_settable_and_printed(analysis):
     decisions = decide(changed)
     assert one(decisions, "all-persona for simplicity", "lora_all").fired is True
     assert one(decisions, "high variance: cluster first", "lora_per_user").fired is False
-    told = str(recommendations_sections(changed, decisions))
+    told = str(recommendations_sections(changed, decisions, {}))
     assert "share hurt lies under 30 %" in told
     assert "lie above 20 %" in told
     usual = replace(changed, thresholds=Thresholds())

@@ -11,22 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.schema import Style
-from data.style import formality, sentiment, word_count
+from data.style import formality, sentiment
+from data.words import word_count
 from tasks.config import TaskError
 from tasks.metrics.catalog import METRICS, score_items
 from tasks.metrics.diversity import distinct_2
 from tasks.metrics.rouge import rouge_l, rouge_l_all
 
-WORDS = st.sampled_from(["the", "The", "light", "is", "on", "50%", "off-peak", "çay", "I've", "—"])
+WORDS = st.sampled_from(
+    ["the", "The", "light", "is", "on", "50%", "off-peak", "I’ve", "I've", "_x_", "—", "“so”", "🙂"]
+)
+ASCII = st.text(st.characters(max_codepoint=127), max_size=40)
 STYLE = Style(reply_words=4.0, verbosity=5.0, sentiment=0.25, formality=0.75)
 
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(WORDS, max_size=30).map(" ".join) | st.text(max_size=40),
-    st.lists(WORDS, max_size=30).map(" ".join) | st.text(max_size=40),
+    st.lists(WORDS, max_size=30).map(" ".join) | ASCII,
+    st.lists(WORDS, max_size=30).map(" ".join) | ASCII,
 )
-def test_rouge_l_equals_google_s(reference: str, output: str) -> None:
+def test_rouge_l_of_english_equals_google_s(reference: str, output: str) -> None:
     scorer = pytest.importorskip("rouge_score.rouge_scorer")
     theirs = scorer.RougeScorer(["rougeL"], use_stemmer=False).score(reference, output)
     assert rouge_l(reference, output) == pytest.approx(theirs["rougeL"].fmeasure, abs=1e-9)
@@ -38,6 +42,53 @@ def test_rouge_l_by_hand() -> None:
     assert rouge_l("The light is on.", "The lamp is now on!") == pytest.approx(2 / 3, abs=1e-12)
     assert rouge_l("same words", "Same, words") == 1.0
     assert rouge_l("", "words") == rouge_l("words", "…") == rouge_l("", "") == 0.0
+
+
+SAME_IN_ANY_SCRIPT = {
+    "Chinese": ("好的，客厅的灯已经打开了。", "好的，客厅的灯打开了"),
+    "Japanese": ("リビングの照明をつけました。", "リビングの電気をつけました"),
+    "Korean": ("거실 조명을 켰습니다.", "거실 조명을 껐습니다"),
+    "Thai": ("เปิดไฟในห้องนั่งเล่นแล้วครับ", "เปิดไฟห้องนั่งเล่นแล้ว"),
+    "Khmer": ("ខ្ញុំបានបើកភ្លើង", "ខ្ញុំបើកភ្លើង"),
+    "Russian": ("Свет в кухне включён.", "Свет в зале включён"),
+    "Greek": ("Το φως στην κουζίνα άναψε.", "Το φως στο σαλόνι άναψε"),
+    "Arabic": ("تم تشغيل الضوء في المطبخ.", "تم إطفاء الضوء في المطبخ"),
+    "Hebrew": ("האור במטבח דולק.", "האור בסלון דולק"),
+    "Hindi": ("रसोई की बत्ती जला दी गई है।", "रसोई की बत्ती बुझा दी गई है"),
+    "French": ("La lumière est allumée.", "La lumière est éteinte"),
+}
+
+
+@pytest.mark.parametrize("language", SAME_IN_ANY_SCRIPT)
+def test_a_text_is_like_itself_and_partly_like_its_paraphrase(language: str) -> None:
+    text, paraphrase = SAME_IN_ANY_SCRIPT[language]
+    assert rouge_l(text, text) == 1.0
+    assert 0.3 < rouge_l(text, paraphrase) < 1.0
+    assert rouge_l(text, "The light is on.") == 0.0
+
+
+def test_rouge_l_of_chinese_by_hand() -> None:
+    # 打 开 灯 of 4 + 3 characters: P = 3/3, R = 3/4.
+    assert rouge_l("打开了灯", "打开灯！") == pytest.approx(2 * 0.75 / 1.75)
+
+
+def test_true_replies_without_a_word_have_nothing_to_score() -> None:
+    table = frame(("👍👍", "👍👍"), ("…!", "words"), ("Done.", "👍"), ("Done.", "done"))
+    assert scored(table)["rouge_l"].tolist() == pytest.approx([np.nan, np.nan, 0, 1], nan_ok=True)
+
+
+def test_lengths_and_diversity_count_the_characters_of_scripts_without_spaces() -> None:
+    # Each text has 6 characters; the user's mean is 4 words.
+    result = scored(frame(("好的", "灯已经打开了。"), ("好的", "灯 灯，灯灯！灯灯")))
+    assert result["output_words"].tolist() == [6, 6]
+    assert result["verbosity_error"].tolist() == [2, 2]
+    assert result["distinct_2"].tolist() == pytest.approx([1, 1 / 5])
+    assert distinct_2("हिन्दी में हिन्दी में") == pytest.approx(2 / 3)
+
+
+def test_distances_of_a_script_that_the_lists_do_not_know_are_neutral() -> None:
+    text = "太好了！wifi super 已经打开了，谢谢您的耐心等待。"
+    assert (sentiment(text), formality(text)) == (0.0, 0.5)
 
 
 def test_distinct_2_by_hand() -> None:

@@ -27,6 +27,7 @@ from tasks.persona.masking import MASK, find_names, mask_names, names_in
         ("Please call me Bo-Yan.", "Please call me [NAME]."),
         ("Tell Mr. Brown and Dr Ōe to wait.", "Tell Mr. [NAME] and Dr [NAME] to wait."),
         ("Turn it off. – Zoë", "Turn it off. – [NAME]"),
+        ("I'm Ṣẹ\u0301gun. – Ọlá-Ṣẹ\u0301gun", "I'm [NAME]. – [NAME]"),
         ("write to a.b@c.de or @anna_1", "write to [NAME] or [NAME]"),
         # Neither names nor introductions.
         ("It's Monday. It's freezing out there.", "It's Monday. It's freezing out there."),

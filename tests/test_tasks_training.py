@@ -335,6 +335,24 @@ def test_early_stopping_keeps_the_best_epoch_of_each_slot():
         assert distance(of_slot(bank, slot), seen[best - 1][slot]) > 0
 
 
+def test_the_later_numbers_of_a_score_break_ties():
+    changes = {"examples": None, "early_stopping": True, "epochs": 5, "schedule": "constant"}
+    scores = [(0.0, -2.0), (0.0, -1.5), (0.0, -1.0), (0.0, -1.2), (0.9, -9.0)]
+    seen: list[dict] = []
+    bank = fresh_bank(runtime_of("llama"), "lora", ("ann",))
+
+    def after_epoch(epoch: int) -> dict[str, tuple[float, ...]]:
+        seen.append(of_slot(bank, "ann"))
+        return {"ann": scores[epoch]}
+
+    train_bank(
+        runtime_of("llama"), bank, [plan("ann", 2, seed=1, **changes)], pad_token_id=0,
+        after_epoch=after_epoch,
+    )  # fmt: skip
+    assert len(seen) == 4
+    assert distance(of_slot(bank, "ann"), seen[2]) == 0
+
+
 def test_all_slots_stopped_ends_the_training():
     changes = {"examples": None, "early_stopping": True, "epochs": 5}
     called: list[int] = []

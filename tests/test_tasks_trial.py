@@ -122,6 +122,36 @@ def test_a_shared_adapter_learns_and_its_best_epoch_is_kept(kind, base, encoder,
     assert macro == pytest.approx(max(row["val_rouge_l"] for row in outcome.curve), abs=1e-9)
 
 
+def in_chinese(user: UserData) -> UserData:
+    """The same user with every reply in a script that the embedded base does not answer in."""
+    sessions = [
+        replace(
+            session,
+            messages=tuple(
+                message if message.role == "user" else replace(message, text=f"好的，第{turn}档。")
+                for turn, message in enumerate(session.messages)
+            ),
+        )
+        for session in user.sessions
+    ]
+    return replace(user, sessions=tuple(sessions))
+
+
+def test_replies_that_are_never_met_are_learned_by_their_likelihood(base, encoder, users):  # type: ignore[no-untyped-def]
+    """ROUGE-L is 0 after every epoch: neither does training end with the second, nor is it lost."""
+    chinese = [in_chinese(user) for user in users]
+    cell = spec(
+        "lora_all", users, purpose="train", grouping="all", adapter=LoraConfig(rank=4),
+        training=SHARED.model_copy(update={"epochs": 4, "learning_rate": 2e-3}), split="val",
+        decoding=DecodingConfig(max_new_tokens=2, max_total_tokens=512),
+    )  # fmt: skip
+    outcome = run_cell(cell, users=chinese, base=base, encoder=encoder)
+    assert [row["val_rouge_l"] for row in outcome.curve] == [0.0] * 4
+    likelihoods = [row["val_nll"] for row in outcome.curve]
+    assert likelihoods == sorted(likelihoods, reverse=True)
+    assert len(outcome.slots[0].shift_norms) == 4
+
+
 @pytest.mark.parametrize("kind", ["lora", "prefix"])
 def test_personal_adapters_are_scored_as_own_and_as_swapped(kind, base, encoder, users, parents):  # type: ignore[no-untyped-def]
     outcome = personalized(base, encoder, users, parents, kind)

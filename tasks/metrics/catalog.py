@@ -17,7 +17,7 @@ from data.schema import Style
 from tasks.config import TaskError
 from tasks.metrics.actions import KINDS, Action, action_scores, parse_actions, routine_actions
 from tasks.metrics.diversity import distinct_2
-from tasks.metrics.rouge import rouge_l_all
+from tasks.metrics.rouge import rouge_l_items
 from tasks.metrics.style_metrics import (
     embedding_similarities,
     formality_distances,
@@ -75,7 +75,7 @@ class Metric:
 
 
 def _rouge_l(batch: ReplyBatch) -> np.ndarray:
-    return rouge_l_all(batch.references, batch.outputs)
+    return rouge_l_items(batch.references, batch.outputs)
 
 
 def _verbosity_error(batch: ReplyBatch) -> np.ndarray:
@@ -132,7 +132,13 @@ def _action_metrics(against: str, *, prefix: str) -> dict[str, Metric]:
 
 
 METRICS: dict[str, Metric] = {
-    "rouge_l": Metric(_rouge_l, True, "F", "ROUGE-L", "0 where either text has no token"),
+    "rouge_l": Metric(
+        _rouge_l,
+        True,
+        "F",
+        "ROUGE-L",
+        "0 where the output has no word; NaN where the reference has none: excluded and counted",
+    ),
     "verbosity_error": Metric(
         _verbosity_error, False, "words", "Verbosity error", "an empty output has 0 words"
     ),

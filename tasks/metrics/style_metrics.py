@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from data.schema import Style
-from data.style import formality, sentiment, word_count
+from data.style import formality, sentiment
+from data.words import word_count
 
 
 def word_counts(texts: Sequence[str]) -> np.ndarray:

@@ -13,7 +13,8 @@ and «hope»). Names of all users are masked in everybody's messages, wherever t
 self-introduction is masked in the message itself even if the name is a common word, and so are
 e-mail addresses and ``@handles``. Rather one word too many than a name left in: a place called in
 the vocative may go, too. The patterns know English; calling by name is found in any language that
-sets it off by a comma.
+sets it off by a comma. Scripts without capitals (Chinese, Arabic, Hindi, Thai, …) have no names
+to this rule: none is masked there, and preparation warns of users who do not write English.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ MASK = "[NAME]"
 CALLED_SHARE = 0.5
 """Of a word's places inside sentences, the share in which it is called, from which it is a name."""
 
-_WORD = r"[^\W\d_]+(?:[-'’][^\W\d_]{2,})*"
+# Marks that have no letter of their own with what they stand on (Ṣẹ́gun) stay with it.
+_MARKED = r"(?:[\u0300-\u036f]+[^\W\d_]*)*"
+_WORD = rf"[^\W\d_]+{_MARKED}(?:[-'’][^\W\d_]{{2,}}{_MARKED})*"
 
 
 def _words(text: str) -> frozenset[str]:

@@ -5,6 +5,7 @@ All scores are ``[queries, users]``, float64, higher for the better match.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.style import word_count
+from data.words import is_unspaced, split_words, word_count
 from tasks.adapters.bank import AdapterBank
 from tasks.layout import Layout
 from tasks.persona.messages import ReadMessage
@@ -20,6 +21,7 @@ from tasks.persona.queries import PersonaTexts
 from tasks.runtime import Pass, Runtime
 
 Floats = NDArray[np.float64]
+_ASCII_WORD = re.compile(r"\b\w\w+\b")
 DECIMALS = 9
 """Scores are rounded so that a tie is a tie on every machine."""
 
@@ -87,14 +89,21 @@ def _log_words(texts: Sequence[str]) -> Floats:
     return np.asarray(np.log1p(words), dtype=np.float64)
 
 
+def bag_of_words(text: str) -> list[str]:
+    """A text's words for the control: two signs and more, but each letter of unspaced scripts."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    return [word for word in split_words(text) if len(word) > 1 or is_unspaced(word)]
+
+
 def tfidf_scores(texts: PersonaTexts) -> Floats:
     """Control: bag of words, TF-IDF fitted on the profile messages alone.
 
-    Words in lower case, single letters dropped, sublinear term frequency.
+    Words in lower case, single letters dropped, sublinear term frequency; see ``bag_of_words``.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w\w+\b")
+    words = TfidfVectorizer(sublinear_tf=True, analyzer=bag_of_words)
     try:
         messages = words.fit_transform(texts.messages)
     except ValueError:  # No message has a word: nobody can be told from anybody.
