@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from tasks.agreement import check_adapted_agreement, check_agreement
-from tasks.base_model import find_model, first_line, load_tokenizer, loaded_or_refused
+from tasks.base_model import DTYPES, find_model, first_line, load_tokenizer, loaded_or_refused
 from tasks.config import ModelConfig, TaskError
 from tasks.runtime import decoder_of
 from tasks.stand_in import stand_in
@@ -39,6 +39,8 @@ def inspect_model(config: ModelConfig) -> ModelTraits:
         small = stand_in(empty)
         check_agreement(small)
         linear, closed = check_adapted_agreement(small)
+        if config.dtype != "auto":
+            check_agreement(small.to(DTYPES[config.dtype]))  # Not all code runs in all of them.
     except TaskError as error:
         raise TaskError(f"model {config.name!r} cannot be used: {error}") from error
     return ModelTraits(linear, closed, positions_of(empty.config.to_dict()))
