@@ -390,7 +390,7 @@ def _loading(config: ModelConfig, load: Callable[[], T]) -> T:
     try:
         return loaded_or_refused(load)
     except TaskError as error:
-        raise TaskError(f"model {config.name!r} {error}") from error
+        raise TaskError(f"model {config.name!r} cannot be used: {error}") from error
 
 
 def loaded_or_refused(load: Callable[[], T]) -> T:
@@ -400,7 +400,7 @@ def loaded_or_refused(load: Callable[[], T]) -> T:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise TaskError(f"cannot be loaded: {first_line(error)}") from error
+        raise TaskError(f"its files cannot be loaded: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:
