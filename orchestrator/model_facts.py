@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from data.writing import write_json
 from orchestrator.trial_memory import ModelShape
 from tasks.config import ModelConfig, PromptConfig
+from tasks.traits import EMBEDDED_TRAITS, ModelTraits
 
 MEMORY = Path("results/model_facts.json")
+CHECKS = 1
+"""Goes up when base models are checked for more than before: what is remembered then ends."""
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 
 
@@ -35,11 +40,14 @@ class ModelFacts:
 def model_facts(model: ModelConfig, prompt: PromptConfig, *, workspace: Path) -> ModelFacts:
     """The facts, from memory where the files have not changed; downloads a hub model if needed.
 
+    A model whose facts are remembered has passed its checks.
+
     Raises:
-        TaskError: there is no such model.
+        TaskError: there is no such model, or it cannot be studied.
     """
     known = remembered_facts(model, prompt, workspace=workspace)
-    if known is not None:
+    traits = model_traits(model, prompt, workspace=workspace, download=True)
+    if known is not None and _remembered_traits(model, prompt, workspace=workspace) == traits:
         return known
     from tasks.base_model import EMBEDDED, find_model, load_tokenizer, model_fingerprint
     from tasks.prompt import template_sha256
@@ -52,7 +60,9 @@ def model_facts(model: ModelConfig, prompt: PromptConfig, *, workspace: Path) ->
         base_name=str(folder) if local else model.name,
         folder=str(folder),
     )
+    assert traits is not None  # It may have been downloaded.
     entry = {"facts": asdict(found), "files": _stats(folder)}
+    entry |= {"checked": _checks(), "traits": asdict(traits)}
     write_json(workspace / MEMORY, {_key(model, prompt): entry}, depth=3)
     return found
 
@@ -68,6 +78,57 @@ def remembered_facts(
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return facts if entry["files"] == _stats(Path(facts.folder)) else None
+
+
+def model_traits(
+    model: ModelConfig, prompt: PromptConfig, *, workspace: Path, download: bool = False
+) -> ModelTraits | None:
+    """What settings must fit in the model, which is checked for it unless that is remembered.
+
+    None for a hub model that is not in the cache, unless it may be downloaded.
+
+    Raises:
+        TaskError: there is no such model, or it cannot be studied.
+    """
+    from tasks.base_model import EMBEDDED
+
+    if model.name == EMBEDDED:
+        return EMBEDDED_TRAITS  # It ships with the program; a worker checks it as any other.
+    known = _remembered_traits(model, prompt, workspace=workspace)
+    if known is not None:
+        return known
+    from tasks.base_model import find_model, model_at_hand
+
+    folder = find_model(model) if download else model_at_hand(model)
+    return None if folder is None else _inspected(model, json.dumps(_stats(folder)))
+
+
+@lru_cache(maxsize=8)
+def _inspected(model: ModelConfig, files: str) -> ModelTraits:
+    """``files`` is part of the key alone: a changed model is looked at again."""
+    from tasks.inspection import inspect_model
+
+    return inspect_model(model)
+
+
+def _remembered_traits(
+    model: ModelConfig, prompt: PromptConfig, *, workspace: Path
+) -> ModelTraits | None:
+    facts = remembered_facts(model, prompt, workspace=workspace)
+    try:
+        memory = json.loads((workspace / MEMORY).read_text(encoding="utf-8"))
+        entry = memory[_key(model, prompt)]
+        if facts is None or entry["checked"] != _checks():
+            return None
+        traits = entry["traits"]
+        return ModelTraits(tuple(traits["linear"]), tuple(traits["closed"]), traits["positions"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _checks() -> dict[str, str]:
+    """What a check depends on beside the model's files."""
+    return {"checks": str(CHECKS)} | {name: version(name) for name in ("torch", "transformers")}
 
 
 def model_shape(model: ModelConfig, prompt: PromptConfig, *, workspace: Path) -> ModelShape | None:

@@ -22,7 +22,14 @@ from orchestrator.finish import Summary, finish, finished_key, has_scores, known
 from orchestrator.forecast import Forecast, Probed, forecast_plan, is_worth_it, keep_forecast
 from orchestrator.keeper import source_commit
 from orchestrator.left_out import left_out
-from orchestrator.model_facts import ModelFacts, model_facts, remembered_facts, resolved_dtype
+from orchestrator.model_facts import (
+    ModelFacts,
+    model_facts,
+    model_traits,
+    remembered_facts,
+    resolved_dtype,
+)
+from orchestrator.model_fit import check_fit
 from orchestrator.placement import Machine, Placement
 from orchestrator.placing import place_study
 from orchestrator.plan import Facts, Plan, make_plan
@@ -105,6 +112,7 @@ def check_request(request: Request) -> Placement:
     check_searchable(settings, study=request.study, adopted=adopted)
     if not request.fresh:
         check_frozen(request.workspace, settings)
+    check_base(request)
     return place_study(
         settings,
         workspace=request.workspace.root,
@@ -113,6 +121,20 @@ def check_request(request: Request) -> Placement:
         gpu_fraction=request.gpu_fraction,
         gpus_per_global_trial=request.gpus_per_global_trial,
     )
+
+
+def check_base(request: Request, *, download: bool = False) -> None:
+    """Whether the base can be studied, and so with these settings.
+
+    A hub model that is not in the cache is looked at only where it may be downloaded.
+
+    Raises:
+        TaskError, InputError: it cannot.
+    """
+    settings, root = request.settings, request.workspace.root
+    traits = model_traits(settings.model, settings.prompt, workspace=root, download=download)
+    if traits is not None:
+        check_fit(settings, request.study, traits)
 
 
 def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
@@ -137,6 +159,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
                 if mine.stored is not None:
                     mine.stored.clear()
             Ledger(root).clean_staging()
+            check_base(request, download=True)
             ray = _Ray(request, screen, stack, stop)
             prepared = _prepared(request, ray, screen)
             facts, model = find_facts(request, prepared)

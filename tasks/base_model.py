@@ -87,7 +87,7 @@ def load_base(
     folder = find_model(config)
     tokenizer = load_tokenizer(config)
     quantized = _quantized(config, device=where, dtype=dtype)
-    model = _loading(
+    model, loaded = _loading(
         config,
         lambda: AutoModelForCausalLM.from_pretrained(
             folder,
@@ -95,20 +95,35 @@ def load_base(
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
             **quantized,
         ),
     )
     model.eval().requires_grad_(False)
-    if quantized:
-        _keep_differentiable(model)
+    _keep_differentiable(model)
+    model = model if quantized else model.to(where)
+    _check_loaded(config, model, loaded)
     return BaseModel(
-        model=model if quantized else model.to(where),
+        model=model,
         tokenizer=tokenizer,
         device=where,
         dtype=dtype,
         fingerprint=model_fingerprint(config),
         template_sha256=template_sha256(tokenizer, prompt=prompt),
     )
+
+
+def _check_loaded(config: ModelConfig, model: PreTrainedModel, loaded: dict[str, Any]) -> None:
+    """Raise TaskError unless the model has all its weights and is computed as by its own code."""
+    from tasks.agreement import check_agreement
+    from tasks.weights_check import check_weights
+
+    try:
+        check_weights(model, loaded, quantized=hasattr(model, "hf_quantizer"))
+        check_agreement(model)
+    except TaskError as error:
+        raise TaskError(f"model {config.name!r} cannot be used: {error}") from error
 
 
 def _quantized(config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -206,6 +221,15 @@ def find_model(config: ModelConfig) -> Path:
     return _cached_snapshot(config) or _download(config)
 
 
+def model_at_hand(config: ModelConfig) -> Path | None:
+    """Like ``find_model``, but None for a hub model that would have to be downloaded."""
+    folder = _local_folder(config)
+    if folder is None:
+        return _cached_snapshot(config)
+    _check_folder(config, folder)
+    return folder
+
+
 def model_fingerprint(config: ModelConfig) -> str:
     """What the base model is: SHA-256 over its files, or ``<hub id>@<commit>``."""
     folder = _local_folder(config)
@@ -270,6 +294,11 @@ def _check_folder(config: ModelConfig, folder: Path) -> None:
         raise TaskError(
             f"model {config.name!r}: {folder} has no {', '.join(missing)}; "
             "weights must be safetensors files (other formats can run code when read)"
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise TaskError(
+            f"model {config.name!r}: {folder} holds an adapter (adapter_config.json) beside a "
+            "model; give a folder of the base alone, and the adapter as shared.lora_from"
         )
 
 
@@ -357,14 +386,26 @@ def _is_network_trouble(error: Exception) -> bool:
     return bool(modules & {"httpx", "httpcore", "requests", "urllib3"})
 
 
-def _loading(config: ModelConfig, load: Callable[[], Any]) -> Any:
-    from safetensors import SafetensorError
+def _loading(config: ModelConfig, load: Callable[[], T]) -> T:
+    try:
+        return loaded_or_refused(load)
+    except TaskError as error:
+        raise TaskError(f"model {config.name!r} cannot be used: {error}") from error
 
+
+def loaded_or_refused(load: Callable[[], T]) -> T:
+    """What ``load`` reads from files that may be anything; a TaskError where it cannot."""
     try:
         return load()
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TaskError(f"model {config.name!r} cannot be loaded: {reason}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise TaskError(f"its files cannot be loaded: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @lru_cache(maxsize=256)
@@ -381,5 +422,6 @@ def _be_quiet() -> None:
 
     disable_progress_bars()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # What matters of its warnings is refused, or told by us.
     # It warns at import of a CPU kernel that it does not need.
     getLogger("bitsandbytes").setLevel(ERROR)

@@ -10,8 +10,9 @@ prefixes, windows and the key-value cache follow the rows of a pass:
   checkpointing would drop;
 - query heads that share a key head are folded into the query axis, so keys are never repeated.
 
-Works for Llama-, Mistral- and Qwen2-family models: every decoder layer calls
-``attention_interface(module, query, key, value, …)`` with ``module.layer_idx``.
+Works for models whose every decoder layer calls ``attention_interface(module, query, key, value,
+…)`` once, with ``module.layer_idx``. Whether a model is computed as its own code does, is never
+taken on trust: ``tasks.agreement`` compares the two before a model is used.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from tasks.cache import KeyValueCache
 from tasks.config import TaskError
 from tasks.layout import Layout
 
 ATTENTION_NAME = "adapter_bank"
+DECODER_NAME = "model"
+"""Where the decoder stands in its model; paths of exported adapters begin with it."""
+LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
 
 class PassAdapters(Protocol):
@@ -67,15 +72,9 @@ class Runtime:
         model.config._attn_implementation = ATTENTION_NAME
         model.requires_grad_(False)
         self.model = model
-        self.decoder: nn.Module = model.get_decoder()
-        self.head: nn.Module = model.get_output_embeddings()
-        if not hasattr(self.decoder, "layers"):
-            raise TaskError(
-                f"{type(model).__name__} has no decoder layers that adapters can be put into; "
-                "Llama-, Mistral- and Qwen2-family models are supported"
-            )
+        self.decoder = decoder_of(model)
         self.current: Pass | None = None
-        for layer in self.decoder.layers:
+        for layer in self.decoder.layers:  # type: ignore[union-attr]
             layer.self_attn.bank_runtime = self
 
     @classmethod
@@ -119,9 +118,57 @@ class Runtime:
         return output.last_hidden_state
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Float32 (or float64) logits ``[…, vocabulary]`` of hidden states ``[…, width]``."""
-        scores: torch.Tensor = self.head(hidden)
+        """Float32 (or float64) logits ``[…, vocabulary]`` of hidden states ``[…, width]``.
+
+        By the model's own way from its decoder's output, so that what stands there beside the
+        head (a scale, a soft cap) counts.
+        """
+        rows = hidden.reshape(1, -1, hidden.shape[-1])
+        with self._decoder_gives(rows):
+            output: Any = self.model(inputs_embeds=rows, use_cache=False)
+        scores: torch.Tensor = output.logits.reshape(*hidden.shape[:-1], -1)
         return scores if scores.dtype == torch.float64 else scores.float()
+
+    @contextmanager
+    def _decoder_gives(self, hidden: torch.Tensor) -> Iterator[None]:
+        """Inside the block the decoder computes nothing: these are its last hidden states."""
+        own = self.decoder.__dict__.get("forward")
+
+        def given(*_: Any, **__: Any) -> MoeModelOutputWithPast:
+            return MoeModelOutputWithPast(last_hidden_state=hidden)
+
+        self.decoder.forward = given
+        try:
+            yield
+        finally:
+            del self.decoder.forward
+            if own is not None:
+                self.decoder.forward = own
+
+
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """The model's decoder, whose layers adapters can be put into.
+
+    Raises:
+        TaskError: the model is built otherwise; says how.
+    """
+    if model.config.is_encoder_decoder:
+        raise TaskError("it is the decoder of an encoder-decoder model")
+    if model.config.get_text_config() is not model.config:
+        raise TaskError("its text part is wrapped in a multimodal model")
+    kinds = set(getattr(model.config, "layer_types", None) or ()) - LAYER_TYPES
+    if kinds:
+        raise TaskError(f"it has layers of kind {', '.join(sorted(kinds))}")
+    decoder = getattr(model, DECODER_NAME, None)
+    layers = list(getattr(decoder, "layers", []))
+    if not isinstance(decoder, nn.Module) or not layers:
+        raise TaskError(f"it has no decoder layers at {DECODER_NAME}.layers")
+    for place, layer in enumerate(layers):
+        if getattr(getattr(layer, "self_attn", None), "layer_idx", None) != place:
+            raise TaskError(f"its layer {place} ({type(layer).__name__}) has no usual attention")
+    if getattr(model.config, "kv_lora_rank", None) is not None:
+        raise TaskError("it has latent attention (MLA)")
+    return decoder
 
 
 def _row_starts(state: Pass, *, rows: int, device: torch.device) -> torch.Tensor:
@@ -140,12 +187,14 @@ def _attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer over prefix, cache and own tokens; see the module's docstring.
 
-    Shapes: query ``[rows, heads, tokens, head_dim]``, key and value ``[rows, kv_heads, …]``;
-    returns ``[rows, tokens, heads, head_dim]``.
+    Shapes: query ``[rows, heads, tokens, head_dim]``, key and value ``[rows, kv_heads, …]``,
+    ``s_aux`` (sinks, one per head) ``[heads]``; returns ``[rows, tokens, heads, head_dim]``.
     """
     runtime: Runtime = module.bank_runtime  # type: ignore[assignment]
     state = runtime.current
@@ -153,12 +202,46 @@ def _attention(
         raise TaskError("the model is run outside of a pass; use Runtime.running")
     layer: int = module.layer_idx  # type: ignore[assignment]
     rows, heads, tokens, head_dim = query.shape
+    if value.shape != key.shape:
+        raise TaskError(
+            f"its keys have {key.shape[-1]} dimensions a head and its values {value.shape[-1]}"
+        )
     groups = heads // key.shape[1]
     key, value = _with_past(state, layer, key, value)
     mask = _mask(state, query, keys=key.shape[2], window=sliding_window, groups=groups)
     folded = query.reshape(rows, key.shape[1], groups * tokens, head_dim)
-    output = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
+    if softcap is None and s_aux is None:
+        output = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
+    else:
+        sinks = None if s_aux is None else s_aux.reshape(-1, groups).repeat_interleave(tokens, 1)
+        scale = head_dim**-0.5 if scaling is None else scaling
+        output = _weighed(folded * scale, key, value, mask=mask, softcap=softcap, sinks=sinks)
     return output.reshape(rows, heads, tokens, head_dim).transpose(1, 2), None
+
+
+def _weighed(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    mask: torch.Tensor,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention whose scores are capped (Gemma 2) or share their weight with a sink (gpt-oss).
+
+    Shapes as in ``_attention``, heads folded; ``sinks`` ``[kv_heads, groups · tokens]``.
+    """
+    scores = query @ key.transpose(2, 3)
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
+    scores = scores + mask
+    if sinks is not None:
+        column = sinks.to(scores.dtype)[None, :, :, None].expand(scores.shape[0], -1, -1, 1)
+        scores = torch.cat([scores, column], dim=-1)
+    exact = torch.promote_types(scores.dtype, torch.float32)
+    weights = scores.softmax(dim=-1, dtype=exact)[..., : key.shape[2]]
+    return weights.to(value.dtype) @ value
 
 
 def _with_past(
