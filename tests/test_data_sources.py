@@ -162,7 +162,7 @@ def test_jsonl_users_are_sorted_and_their_lines_found(tmp_path):
     scan = jsonl.scan(path)
     assert [u.persona_id for u in scan.users] == ["9", "10", "A", "b"]
     assert [[s.line for s in u.spans] for u in scan.users] == [[2, 5], [1], [4], [3, 6]]
-    assert scan.counts == {}
+    assert scan.counts == {"user_id_spellings_merged": 1}  # "b" and " b "
     assert jsonl.scan(write_lines(path, "", {"persona_id": "a"} | row)).counts == {"blank_lines": 1}
 
 
@@ -218,15 +218,15 @@ def test_jsonl_bad_row_is_named_with_file_and_line(tmp_path, row, reason):
     assert reason in str(bad[0])
 
 
-def test_byte_order_mark_and_latin_1_are_named(tmp_path):
+def test_a_byte_order_mark_is_read_over_and_latin_1_is_named(tmp_path):
     good = json.dumps({"persona_id": "a", "session_id": 1, "messages": MESSAGES}).encode()
     path = tmp_path / "x.jsonl"
     latin = '{"persona_id": "José"}'.encode("latin-1")
     path.write_bytes(b"\xef\xbb\xbf" + good + b"\n" + good + b"\n" + latin)
-    bad = jsonl.scan(path).bad_rows
-    assert [b.line for b in bad] == [1, 3]
-    assert "byte-order mark" in str(bad[0])
-    assert "not UTF-8 (latin-1?)" in str(bad[1])
+    scan = jsonl.scan(path)
+    assert [b.line for b in scan.bad_rows] == [3]
+    assert "not UTF-8 (latin-1?)" in str(scan.bad_rows[0])
+    assert [len(user.sessions) for user in read_all(scan, jsonl)] == [2]
 
 
 def test_a_broken_line_is_told_in_words_that_end_well(tmp_path):
