@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data import edgewise, hub, jsonl
-from data.reading import RawUser, Scan, UserLines
+from data.forms import check_form
+from data.reading import ROLES, RawUser, Scan, UserLines
 from data.schema import DataError
 from data.settings import DataSettings
 from data.writing import write_json
+
+
+class ReadUser(Protocol):
+    """Reads one user's rows in a worker."""
+
+    def __call__(
+        self, user: UserLines, files: Sequence[Path], *, roles: Mapping[str, str] = ROLES
+    ) -> RawUser:
+        """The user's sessions in the order of the file, and the rows that cannot be used."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +32,8 @@ class Source:
     """Where dialogues come from.
 
     ``fetch`` (location, workspace, settings) makes the raw files be there and returns their
-    place, ``scan`` finds the users in it, ``read_user`` reads one user's rows.
+    place, ``scan`` finds the users in it, ``read_user`` reads one user's rows (``roles``: what
+    the names of roles mean).
     """
 
     name: str
@@ -29,7 +41,7 @@ class Source:
     place: str
     fetch: Callable[[str, Path, DataSettings], Path]
     scan: Callable[[Path], Scan]
-    read_user: Callable[[UserLines, Sequence[Path]], RawUser]
+    read_user: ReadUser
 
 
 def _given_folder(location: str, workspace: Path, settings: DataSettings) -> Path:
@@ -37,7 +49,9 @@ def _given_folder(location: str, workspace: Path, settings: DataSettings) -> Pat
 
 
 def _given_file(location: str, workspace: Path, settings: DataSettings) -> Path:
-    return Path(location).resolve()
+    path = Path(location).resolve()
+    check_form(path)
+    return path
 
 
 def _from_hub(location: str, workspace: Path, settings: DataSettings) -> Path:

@@ -4,7 +4,8 @@ Rules, in this order:
 
 1. Text: Unicode NFC; control characters removed; half surrogates become U+FFFD; white space
    (line breaks too) becomes one space; a message longer than ``max_characters`` is cut at a word.
-2. System messages and messages without text are dropped.
+2. System messages, messages of a role to skip (``data.roles``) and messages without text are
+   dropped.
 3. Messages before the first user message are dropped: there is nothing they reply to.
 4. Consecutive messages of one role are joined with a space.
 5. An *item* is a reply that follows a user message, if both have ``min_characters`` characters,
@@ -13,11 +14,10 @@ Rules, in this order:
    A last user message without reply stays too; nothing depends on it but style and profiles.
 6. A session without a single item is dropped.
 7. A row that repeats a session (same id, time and messages) is dropped. If ids still repeat, are
-   absent or are no whole numbers, all sessions of the user are numbered anew, from 0 in time order.
+   absent or are no whole numbers of 64 bits, all sessions of the user are numbered anew, from 0 in
+   their order.
 
-Time order is by timestamp, then session id, where every session of the user has a timestamp;
-else by session id where every session has one; else the order of the file. Ties keep the order
-of the file.
+What the order is taken from, and when it is only assumed to be time order: ``data.order``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
-from data.reading import RawSession, RawUser
+from data.order import in_time_order
+from data.reading import BROKEN, SKIP, RawSession, RawUser, fits_column
 from data.schema import Dialogue, Message
 from data.settings import DataSettings
 from data.words import length_in_letters, unspaced_end
 
-_BROKEN = re.compile("[\ud800-\udfff]")
+_DROPPED = {"system": "messages_system", SKIP: "messages_skipped"}
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
 
 
@@ -44,7 +44,7 @@ def clean_text(text: str) -> str:
         if "  " not in text and text == text.strip(" "):
             return text
     else:
-        text = unicodedata.normalize("NFC", _CONTROLS.sub("", _BROKEN.sub("\ufffd", text)))
+        text = unicodedata.normalize("NFC", _CONTROLS.sub("", BROKEN.sub("\ufffd", text)))
     return " ".join(text.split())
 
 
@@ -66,8 +66,8 @@ def clean_messages(
     kept: list[tuple[str, str]] = []
     for role, raw in messages:
         text = clean_text(raw)
-        if role == "system" or not text:
-            counts["messages_system" if role == "system" else "messages_empty"] += 1
+        if role == "system" or not text or role == SKIP:
+            counts[_DROPPED.get(role, "messages_empty")] += 1
         elif role == "assistant" and not kept:
             counts["messages_before_first_user"] += 1
         elif kept and kept[-1][0] == role:
@@ -97,11 +97,12 @@ def item_turns(messages: Sequence[Message], *, min_characters: int) -> tuple[int
 def clean_user(
     raw: RawUser, *, settings: DataSettings, counts: Counter[str]
 ) -> list[tuple[Dialogue, tuple[int, ...]]]:
-    """One user's dialogues in time order, each with the turns of its items."""
+    """One user's dialogues in the order of ``data.order``, each with the turns of its items."""
     rows = _clean_sessions(raw, settings=settings, counts=counts)
     rows = _without_duplicates(in_time_order(rows, counts=counts), counts=counts)
     ids = [row.session_id for row, _, _ in rows]
-    if any(type(number) is not int for number in ids) or len(set(ids)) < len(ids):
+    kept = all(type(number) is int and fits_column(number) for number in ids)
+    if not kept or len(set(ids)) < len(ids):
         counts["users_renumbered"] += 1
         rows = [
             (replace(row, session_id=i), text, turns) for i, (row, text, turns) in enumerate(rows)
@@ -134,29 +135,6 @@ def _with_whole_id(session: RawSession) -> RawSession:
     if isinstance(came, str) and re.fullmatch(r"\d{1,18}", came, re.ASCII):
         return replace(session, session_id=int(came))
     return session
-
-
-def in_time_order(rows: Sequence[_Row], *, counts: Counter[str]) -> list[_Row]:
-    """Rows sorted as the module's text says; users by timestamp or in file order are counted."""
-    if all(row.timestamp for row, _, _ in rows):
-        counts["users_ordered_by_timestamp"] += bool(rows)
-        return sorted(rows, key=lambda row: (_moment(row[0].timestamp), _id_order(row[0])))
-    if all(row.session_id is not None for row, _, _ in rows):
-        return sorted(rows, key=lambda row: _id_order(row[0]))
-    counts["users_in_file_order"] += 1
-    return list(rows)
-
-
-def _moment(timestamp: str | None) -> float:
-    time = datetime.fromisoformat(timestamp or "")
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-
-
-def _id_order(session: RawSession) -> tuple[int, int, str]:
-    came = session.session_id
-    if isinstance(came, int):
-        return (0, came, "")
-    return (1, 0, came or "")
 
 
 def _without_duplicates(rows: Sequence[_Row], *, counts: Counter[str]) -> list[_Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from data.order import FILE, NATURAL, TIMESTAMP, assumed_users
 from data.schema import Json
 
 _FIELDS = (
@@ -17,7 +18,8 @@ _RULES = """Text is Unicode NFC with single spaces. Messages of one role in a ro
 system messages, empty messages and what stands before the first user message are dropped.
 An exchange with a side under the minimal length is no item but stays as context of later items;
 a Han character counts as three characters there, a syllable of kana, Hangul or Yi as two.
-Sessions without an item are dropped. Lines are sorted by user id, then by time."""
+Sessions without an item are dropped. Lines are sorted by user id, then by the order of the user's
+sessions."""
 
 
 def schema_text(stats: Json, *, source: str, source_sha256: dict[str, str]) -> str:
@@ -32,6 +34,8 @@ One session a line, UTF-8. Source: `{source}`.
 {rows}
 
 {_RULES}
+
+{_order(stats)}
 
 ## Statistics
 
@@ -54,6 +58,24 @@ Messages whose text more than one user has: {stats["messages_shared_by_users"]}.
 
 {chr(10).join(f"- `{name}` {digest}" for name, digest in source_sha256.items())}
 """
+
+
+def _order(stats: Json) -> str:
+    """What the order of sessions is taken from, and for how many users it is only assumed."""
+    counts, users = stats["counts"], stats["kept"]["users"]
+    known = {
+        "timestamp": counts.get(TIMESTAMP, 0),
+        "numbers inside text ids": counts.get(NATURAL, 0),
+        "order of the file": counts.get(FILE, 0),
+    }
+    known["whole-number session id"] = users - sum(known.values())
+    told = ", ".join(f"{way} ({number} users)" for way, number in known.items() if number)
+    assumed = assumed_users(counts)
+    if assumed:
+        return (
+            f"Order of sessions: {told}. For {assumed} users that is only assumed to be time order."
+        )
+    return f"Order of sessions, which is their order in time: {told}."
 
 
 def _counts(stats: Json) -> str:

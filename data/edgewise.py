@@ -2,21 +2,27 @@
 
 ``characters.jsonl`` is only counted: the hidden description of a persona never enters a study.
 A user's id is the line's number from 0. The files carry no time: order is ``session_id`` order.
+Ids are whole numbers, also where they are written 12.0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data.forms import check_form
+from data.messages import parse_messages
 from data.reading import (
+    ROLES,
     BadRowError,
     RawSession,
     RawUser,
     Scan,
     UserLines,
+    check_unchanged,
     kind_of,
-    parse_messages,
+    parse_id,
     parse_object,
     read_spans,
     scan_lines,
@@ -33,13 +39,25 @@ Setting = tuple[str, str, str]
 
 
 def check_folder(folder: Path) -> Path:
-    """The folder, if all three files stand in it; a DataError that names the missing otherwise."""
+    """The folder, if all three files stand in it; a DataError that names the missing otherwise.
+
+    Each is looked at for what it is (``data.forms``).
+    """
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise DataError(
             f"{folder} lacks {', '.join(missing)}: an edgewise folder holds {', '.join(FILES)}"
+            f"{_what_else(folder)}"
         )
+    for name in FILES:
+        check_form(folder / name, wanted="one user a line, as a JSON object")
     return folder
+
+
+def _what_else(folder: Path) -> str:
+    """The file of the folder that was probably meant; empty where there is not just one."""
+    found = [path for path in sorted(folder.glob("*.jsonl")) if path.name not in FILES]
+    return f"; to read {found[0].name} itself: --data {found[0]}" if len(found) == 1 else ""
 
 
 def scan(folder: Path) -> Scan:
@@ -67,19 +85,25 @@ def scan(folder: Path) -> Scan:
         for i in range(shortest, longest)
     )
     hashes = {path.name: found.sha256 for path, found in zip(files, lines, strict=True)}
-    return Scan(files=files, sha256=hashes, users=users, bad_rows=bad)
+    versions = tuple(found.version for found in lines)
+    scan = Scan(files=files, sha256=hashes, users=users, bad_rows=bad, versions=versions)
+    check_unchanged(scan)
+    return scan
 
 
-def read_user(user: UserLines, files: Sequence[Path]) -> RawUser:
+def read_user(
+    user: UserLines, files: Sequence[Path], *, roles: Mapping[str, str] = ROLES
+) -> RawUser:
     """One user's sessions; a line that cannot be used leaves the user without sessions."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     try:
         routines, sessions = (
             _parse(files[span.file], read_spans(files[span.file], [span])[0], span.line)
             for span in user.spans
         )
         settings = _routine_settings(routines, file=files[ROUTINES], line=user.spans[0].line)
-        rows = _sessions(sessions, settings, counts, file=files[SESSIONS], line=user.spans[1].line)
+        line = user.spans[1].line
+        rows = _sessions(sessions, settings, counts, file=files[SESSIONS], line=line, roles=roles)
     except BadRowError as error:
         return RawUser(user.persona_id, [], [error])
     return RawUser(user.persona_id, rows, [], counts)
@@ -105,7 +129,7 @@ def _settings_of(routine: object, *, file: Path, line: int) -> list[Setting]:
             str(file), line, f"a routine's actions must be an object: {actions!r:.60}"
         )
     return [
-        (device, setting, text_of(came))
+        (text_of(device), text_of(setting), text_of(came))
         for device, settings in (actions or {}).items()
         if isinstance(settings, dict)
         for setting, came in settings.items()
@@ -114,14 +138,20 @@ def _settings_of(routine: object, *, file: Path, line: int) -> list[Setting]:
 
 
 def _sessions(
-    value: Json, settings: list[list[Setting]], counts: dict[str, int], *, file: Path, line: int
+    value: Json,
+    settings: list[list[Setting]],
+    counts: Counter[str],
+    *,
+    file: Path,
+    line: int,
+    roles: Mapping[str, str],
 ) -> list[RawSession]:
     sessions = value.get("sessions")
     if not isinstance(sessions, list):
         came = "nothing" if "sessions" not in value else kind_of(sessions)
         raise BadRowError(str(file), line, f"lacks 'sessions', a list of sessions ({came} there)")
     return [
-        _session(entry, settings, counts, file=file, line=line, number=number)
+        _session(entry, settings, counts, file=file, line=line, number=number, roles=roles)
         for number, entry in enumerate(sessions, 1)
     ]
 
@@ -129,31 +159,30 @@ def _sessions(
 def _session(
     entry: object,
     settings: list[list[Setting]],
-    counts: dict[str, int],
+    counts: Counter[str],
     *,
     file: Path,
     line: int,
     number: int,
+    roles: Mapping[str, str],
 ) -> RawSession:
     def fail(reason: str) -> BadRowError:
         return BadRowError(str(file), line, f"session {number} of the line: {reason}")
 
     if not isinstance(entry, dict):
         raise fail(f"must be an object, not {kind_of(entry)}")
-    session_id = entry.get("session_id")
-    if type(session_id) is not int:
-        raise fail(f"session_id must be a whole number, not {session_id!r}")
+    session_id = parse_id(entry.get("session_id"), fail=fail, what="session_id", text=False)
     if "messages" not in entry:
         raise fail(f"lacks 'messages' (fields there: {', '.join(entry)})")
     applied = whole_numbers(entry.get("applied_routines"), fail=fail, what="applied_routines")
     known = tuple(index for index in applied or () if 0 <= index < len(settings))
     if len(known) < len(applied or ()):
-        counts["applied_routines_unknown"] = counts.get("applied_routines_unknown", 0) + 1
+        counts["applied_routines_unknown"] += 1
     return RawSession(
         line=line,
         session_id=session_id,
         timestamp=None,
-        messages=parse_messages(entry["messages"], fail=fail),
+        messages=parse_messages(entry["messages"], fail=fail, counts=counts, roles=roles),
         context=texts_of(entry.get("meta"), fail=fail, what="meta"),
         applied_routines=None if applied is None else known,
         routine_settings=None

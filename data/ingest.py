@@ -23,6 +23,7 @@ import pyarrow as pa
 import ray
 
 from data.catalog import SOURCES
+from data.messages import roles_with
 from data.reading import Span, UserLines
 from data.schema import Json
 from data.settings import DataSettings
@@ -109,11 +110,10 @@ def _prepare_block(block: pa.Table, job: Job) -> pa.Table:
     """One block of users: read, prepare, write their shard; runs in a worker."""
     source = SOURCES[job.source]
     rows = block.to_pylist()
+    roles = roles_with(job.settings.roles)
     with _no_collector():
-        results = [
-            prepare_user(source.read_user(_lines(row), job.files), settings=job.settings)
-            for row in rows
-        ]
+        raws = (source.read_user(_lines(row), job.files, roles=roles) for row in rows)
+        results = [prepare_user(raw, settings=job.settings) for raw in raws]
         shards = {row["shard"] for row in rows}
         assert len(shards) <= 1, "a block of users was split or merged"
         kept = [result.user for result in results if result.user is not None]

@@ -1,4 +1,4 @@
-"""Names made from user ids: keys of tables, and folder names that are safe on every disk."""
+"""Names made from what a source calls things: keys of tables, safe folder names, roles."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ _DEVICES = frozenset(
 def user_key(persona_id: str) -> str:
     """``user_<id>``: the key of tables, splits and profiles."""
     return f"user_{persona_id}"
+
+
+def role_key(name: str) -> str:
+    """A role's name as it is looked up: without surrounding spaces, in lower case."""
+    return name.strip().lower()
 
 
 def user_order(persona_id: str) -> tuple[int, int, str]:

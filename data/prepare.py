@@ -31,8 +31,9 @@ from data.manifest import (
     save_prepared,
     sizes_written,
 )
+from data.messages import roles_with
 from data.naming import user_key
-from data.reading import Scan
+from data.reading import Scan, check_unchanged
 from data.schema import DataError, Json
 from data.settings import DataSettings
 from data.shards import write_index
@@ -51,6 +52,8 @@ from data.writing import TEMPORARY, AtomicFile, write_json, write_jsonl, write_t
 
 __all__ = ["load_prepared", "prepare"]
 
+LOOKED_THROUGH = 1000
+"""Users among whom a good row is looked for where others are bad."""
 STAGED = Path(f"data/shards{TEMPORARY}staged")
 
 
@@ -79,10 +82,11 @@ def prepare(
             f"{workspace} holds data that were prepared otherwise ({changed}): take another "
             "--workspace, or replace them with --fresh"
         )
-    check_bad_rows(list(scan.bad_rows), allowed=settings.skip_bad_rows)
+    _check_scanned(kind, scan, settings)
     scanned = time.monotonic()
     try:
         tally, cleaned_sha256 = _through_ray(kind, scan, settings=settings, workspace=workspace)
+        check_unchanged(scan)
         _check(tally, kind, location, scan)
         users_done = time.monotonic()
         prepared = _finish(tally, kind, location, scan, cleaned_sha256, workspace=workspace)
@@ -110,9 +114,22 @@ def _differences(done: Prepared, kind: Source, scan: Scan, settings: DataSetting
             if done.source_sha256.get(name) != scan.sha256.get(name)
         )
         found.append(f"content of {', '.join(names)}")
-    before, now = (s.without_tolerances().model_dump() for s in (done.settings, settings))
-    found += [f"{n} {before[n]!r}, now {now[n]!r}" for n in now if before[n] != now[n]]
+    before, now = (s.without_tolerances() for s in (done.settings, settings))
+    for name in type(now).model_fields:
+        old, new = getattr(before, name), getattr(now, name)
+        found += [f"{name} {old!r}, now {new!r}"] if old != new else []
     return found
+
+
+def _check_scanned(kind: Source, scan: Scan, settings: DataSettings) -> None:
+    """Refuse too many bad rows; where no other row is good either, that is another matter."""
+    if len(scan.bad_rows) > settings.skip_bad_rows:
+        roles = roles_with(settings.roles)
+        good = any(
+            kind.read_user(user, scan.files, roles=roles).sessions
+            for user in scan.users[:LOOKED_THROUGH]
+        )
+        check_bad_rows(scan.bad_rows, allowed=settings.skip_bad_rows, all_bad=not good)
 
 
 def _statistics(workspace: Path) -> tuple[Json, Json]:
@@ -159,6 +176,7 @@ def _clear(workspace: Path) -> None:
 
 def _check(tally: Tally, kind: Source, location: str, scan: Scan) -> None:
     """All rules about the whole data; each raises DataError."""
+    tally.check_bad_rows()
     if not tally.facts:
         reasons = "; ".join(f"{user}: {why}" for user, why in list(tally.dropped.items())[:3])
         raise DataError(f"no user is left after cleaning ({reasons})")
@@ -191,7 +209,7 @@ def _finish(
 ) -> Prepared:
     """Everything that needs all users: cold start, clusters, statistics, index."""
     settings = tally.settings
-    warnings = dominance_warnings(tally.items, settings=settings)
+    warnings = tally.doubts + dominance_warnings(tally.items, settings=settings)
     warnings += language_warnings({user: facts["english"] for user, facts in tally.facts.items()})
     by_id = {tally.persona_ids[user]: items for user, items in tally.items.items()}
     chosen = choose_cold_start(by_id, share=settings.cold_start_share, seed=settings.seed)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,33 @@ from data.schema import DataError, Json
 
 CHUNK_BYTES = 1 << 23
 BOM = b"\xef\xbb\xbf"
+BROKEN = re.compile("[\ud800-\udfff]")
+"""Halves of surrogate pairs, which JSON can write and UTF-8 cannot."""
+EXACT_FLOAT = 2**53
+"""From here on a float no longer tells all whole numbers apart."""
 
-ROLES = {
+SKIP = "skip"
+ROLES: Mapping[str, str] = {
     **dict.fromkeys(("user", "human", "customer", "client", "prompter"), "user"),
     **dict.fromkeys(("assistant", "bot", "ai", "gpt", "model", "agent", "chatbot"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
 }
-"""Accepted names of roles, in lower case. System messages are dropped by cleaning."""
+"""Accepted names of roles, in lower case. System messages are dropped by cleaning, as are those
+of a role that the settings make ``skip``."""
 
 
 class BadRowError(DataError):
     """One row of the input that cannot be used: file, line (from 1) and reason."""
 
     def __init__(self, file: str, line: int, reason: str) -> None:
+        # What came is quoted in reasons, and may hold what no terminal or file can show.
+        reason = "".join(s if s.isprintable() else ascii(s)[1:-1] for s in reason)
         super().__init__(f"{file}, line {line}: {reason}")
         self.file, self.line, self.reason = file, line, reason
+
+
+Version = tuple[int, int]
+"""Size in bytes and time of the last change in nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +70,24 @@ class UserLines:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A source's files, seen once: hashes, users in order of their ids, rows that are no JSON."""
+    """A source's files, seen once: hashes, users in order of their ids, rows that are no JSON.
+
+    ``versions`` tell whether a file is still the one that was seen (``check_unchanged``).
+    """
 
     files: tuple[Path, ...]
     sha256: dict[str, str]
     users: tuple[UserLines, ...]
     bad_rows: tuple[BadRowError, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
+    versions: tuple[Version, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RawSession:
     """A session as the source has it, checked for types; texts are not cleaned yet.
 
-    ``messages`` are (role, text) with the role already one of user, assistant, system.
+    ``messages`` are (role, text) with the role already one of user, assistant, system, skip.
     """
 
     line: int
@@ -99,6 +116,7 @@ class Lines:
     path: Path
     sha256: str
     starts: np.ndarray
+    version: Version
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -113,6 +131,7 @@ def scan_lines(path: Path) -> Lines:
     """Find the lines of ``path`` and its SHA-256 in one pass; a last line may lack its newline."""
     digest, ends, offset = hashlib.sha256(), [np.zeros(1, np.int64)], 0
     with path.open("rb") as file:
+        version = _version(os.fstat(file.fileno()))
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
             ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + offset + 1)
@@ -120,7 +139,21 @@ def scan_lines(path: Path) -> Lines:
     starts = np.concatenate(ends)
     if starts[-1] != offset:
         starts = np.append(starts, offset)
-    return Lines(path=path, sha256=digest.hexdigest(), starts=starts)
+    return Lines(path=path, sha256=digest.hexdigest(), starts=starts, version=version)
+
+
+def _version(found: os.stat_result) -> Version:
+    return found.st_size, found.st_mtime_ns
+
+
+def check_unchanged(scan: Scan) -> None:
+    """Raise DataError where a file is no longer the one whose hash and lines were taken."""
+    for path, version in zip(scan.files, scan.versions, strict=True):
+        if not path.is_file() or _version(path.stat()) != version:
+            raise DataError(
+                f"{path} was changed while it was read: let what writes it end (or take a copy), "
+                "and run the same command again"
+            )
 
 
 def read_spans(path: Path, spans: Sequence[Span]) -> list[bytes]:
@@ -133,14 +166,15 @@ def read_spans(path: Path, spans: Sequence[Span]) -> list[bytes]:
     return rows
 
 
-def parse_object(row: bytes, *, file: str, line: int) -> Json:
-    """One line as a JSON object; anything else is a BadRowError that says what came."""
-    if row.startswith(BOM):
-        raise BadRowError(
-            file, line, "begins with a byte-order mark; save the file as UTF-8 without it"
-        )
+def parse_object(row: bytes, *, file: str, line: int, unique: bool = False) -> Json:
+    """One line as a JSON object; anything else is a BadRowError that says what came.
+
+    A byte-order mark is read over, and NaN is null. With ``unique`` a name that stands twice in one
+    object is refused too, which takes half as long again.
+    """
+    decode = _STRICT.decode if unique else _LENIENT.decode
     try:
-        value = json.loads(row.rstrip(b"\r\n").decode())
+        value = decode(row.removeprefix(BOM).rstrip(b"\r\n").decode())
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} is not UTF-8 (latin-1?); save the file as UTF-8"
         raise BadRowError(file, line, reason) from None
@@ -148,11 +182,35 @@ def parse_object(row: bytes, *, file: str, line: int) -> Json:
         # Some of Python's messages end in «at», for the place that it would add.
         reason = f"not valid JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
         raise BadRowError(file, line, reason) from None
+    except RepeatedNameError as error:
+        raise BadRowError(file, line, f"{error} stands twice in one object") from None
     except (ValueError, RecursionError) as error:
-        raise BadRowError(file, line, f"not readable JSON: {error}") from None
+        reason = str(error).partition(";")[0]
+        raise BadRowError(file, line, f"not readable JSON: {reason}") from None
     if not isinstance(value, dict):
         raise BadRowError(file, line, f"a JSON object was expected, not {kind_of(value)}")
     return value
+
+
+class RepeatedNameError(ValueError):
+    """A name that stands twice in one JSON object, of which readers take either value."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RepeatedNameError(repr(next(name for name in names if names.count(name) > 1)))
+    return found
+
+
+def _constant(text: str) -> float | None:
+    """``NaN`` is how pandas writes a missing value; infinity is refused where it is used."""
+    return None if text == "NaN" else float(text)
+
+
+_LENIENT = json.JSONDecoder(parse_constant=_constant)
+_STRICT = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=_once)
 
 
 def kind_of(value: object) -> str:
@@ -161,75 +219,23 @@ def kind_of(value: object) -> str:
     return "null" if value is None else names.get(type(value), "a number")
 
 
-def parse_messages(
-    value: object,
-    *,
-    fail: Callable[[str], BadRowError],
-    role_names: Sequence[str] = ("role",),
-    text_names: Sequence[str] = ("text",),
-) -> list[tuple[str, str]]:
-    """A list of message objects as (role, text); null text counts as empty.
-
-    Raises ``fail(reason)`` for a wrong type, a missing field or an unknown role.
-    """
-    if not isinstance(value, list):
-        raise fail(f"messages must be a list, not {kind_of(value)}")
-    messages: list[tuple[str, str]] = []
-    usual_role, usual_text = role_names[0], text_names[0]
-    for number, entry in enumerate(value, 1):
-        # Nearly all messages are plain, and this is the innermost loop of a preparation.
-        if type(entry) is dict:
-            came, text = entry.get(usual_role), entry.get(usual_text)
-            if type(came) is str and type(text) is str and came in ROLES:
-                messages.append((ROLES[came], text))
-                continue
-        if not isinstance(entry, dict):
-            raise fail(f"message {number} must be an object, not {kind_of(entry)}")
-        role = _role(entry, number, fail=fail, names=role_names)
-        text = _take(entry, text_names, what=f"message {number}", fail=fail)
-        if text is not None and not isinstance(text, str):
-            raise fail(f"message {number}: the text must be a text, not {kind_of(text)}")
-        messages.append((role, text or ""))
-    return messages
-
-
-def _role(
-    entry: Json, number: int, *, fail: Callable[[str], BadRowError], names: Sequence[str]
-) -> str:
-    came = _take(entry, names, what=f"message {number}", fail=fail)
-    role = ROLES.get(came) if isinstance(came, str) else None
-    if role is None and isinstance(came, str):
-        role = ROLES.get(came.strip().lower())
-    if role is None:
-        raise fail(f"message {number} has the unknown role {came!r}; known: {', '.join(ROLES)}")
-    return role
-
-
-def _take(
-    entry: Json, names: Sequence[str], *, what: str, fail: Callable[[str], BadRowError]
-) -> Any:
-    for name in names:
-        if name in entry:
-            return entry[name]
-    came = ", ".join(map(str, entry)) or "nothing"
-    raise fail(f"{what} lacks {names[0]!r} (fields there: {came}; allowed: {', '.join(names)})")
-
-
-def parse_timestamp(value: object, *, fail: Callable[[str], BadRowError]) -> str | None:
-    """A time as ISO 8601 text: ISO text is kept, a number counts as seconds since 1970 UTC."""
-    if value is None or value == "":
-        return None
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC).isoformat()
-        if isinstance(value, str):
-            datetime.fromisoformat(value.strip())
-            return value.strip()
-    except (ValueError, OverflowError, OSError):
-        pass
-    raise fail(
-        f"the timestamp {value!r} is neither ISO 8601 (2026-01-31T08:00:00) nor seconds since 1970"
-    )
+def parse_id(
+    value: object, *, fail: Callable[[str], BadRowError], what: str, text: bool = True
+) -> int | str:
+    """An id: a whole number, also one that is written 12.0, or with ``text`` any text."""
+    if isinstance(value, str) and text:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    allowed = "a text or a whole number" if text else "a whole number"
+    if not isinstance(value, float):
+        came = repr(value)[:60] if isinstance(value, str) else kind_of(value)
+        raise fail(f"{what} must be {allowed}, not {came}")
+    if not value.is_integer():
+        raise fail(f"{what} must be {allowed}, not {value}")
+    if abs(value) >= EXACT_FLOAT:
+        raise fail(f"{what} {value} has lost its last digits: write it without point, or as a text")
+    return int(value)
 
 
 def texts_of(
@@ -240,20 +246,31 @@ def texts_of(
         return None
     if not isinstance(value, dict):
         raise fail(f"{what} must be an object, not {kind_of(value)}")
-    return {str(name): text_of(entry) for name, entry in value.items() if entry is not None}
+    try:
+        return {text_of(name): text_of(entry) for name, entry in value.items() if entry is not None}
+    except RecursionError:
+        raise fail(f"{what} is nested too deeply") from None
 
 
 def text_of(value: object) -> str:
-    """A scalar as text, the way JSON writes it: true, 21, 0.5, cozy."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A scalar as text, the way JSON writes it: true, 21, 0.5, cozy. Half surrogates are U+FFFD."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if text.isascii() else BROKEN.sub("\ufffd", text)
 
 
 def whole_numbers(
     value: object, *, fail: Callable[[str], BadRowError], what: str
 ) -> tuple[int, ...] | None:
-    """A list of whole numbers; None stays None."""
+    """A list of whole numbers of 64 bits; None stays None."""
     if value is None:
         return None
     if not isinstance(value, list) or any(type(entry) is not int for entry in value):
         raise fail(f"{what} must be a list of whole numbers, not {json.dumps(value)[:60]}")
+    if not all(fits_column(number) for number in value):
+        raise fail(f"{what} holds a number of more than 64 bits")
     return tuple(value)
+
+
+def fits_column(number: int) -> bool:
+    """Whether a column of signed 64-bit numbers can hold it."""
+    return -(2**63) <= number < 2**63

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from data.naming import role_key
 
 TOLERANCES = ("max_leak_share", "allow_leaks", "strict", "skip_bad_rows")
 """Settings that say which data are good enough, not how they are made: no part of an identity."""
@@ -48,12 +58,34 @@ class DataSettings(BaseModel):
     clusters: Annotated[tuple[int, int], Field(strict=False)] = (5, 10)
     """Fewest and most style clusters that are tried."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    roles: dict[str, Literal["user", "assistant", "system", "skip"]] = Field(default_factory=dict)
+    """What names of roles mean beside the known ones, or instead: ``data.roles.tool=skip`` leaves
+    such messages out. Case and surrounding spaces make no difference."""
     users: int | None = Field(default=None, ge=1)
     """Take the first N users in the order of their ids; for ``synthetic`` also: make N users."""
     sessions: int = Field(default=50, ge=1)
     """Sessions per user that the ``synthetic`` source makes."""
     signal: float = Field(default=1.0, ge=0, le=1)
     """How strongly ``synthetic`` users differ in what they like: 0 is not at all."""
+
+    @field_validator("roles", mode="after")
+    @classmethod
+    def _looked_up(cls, roles: dict[str, str]) -> dict[str, str]:
+        """In the spelling that roles are looked up in, and in an order of their own."""
+        found: dict[str, str] = {}
+        for name, meaning in roles.items():
+            key = role_key(name)
+            if not key or found.setdefault(key, meaning) != meaning:
+                raise ValueError(f"name a role once, and not by a blank text: {name!r}")
+        return dict(sorted(found.items()))
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``roles`` where none is set, so that identities are as before there were any."""
+        row: dict[str, Any] = handler(self)
+        if not row.get("roles", True):
+            del row["roles"]
+        return row
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from data.clusters import Clustering
+from data.doubts import doubts, users_with_doubts
 from data.naming import user_key
 from data.reading import BadRowError
 from data.schema import SPLITS, DataError, Json, Style
@@ -16,6 +17,8 @@ from data.settings import DataSettings
 
 DOMINANCE_FROM_USERS = 20
 SHOWN = 3
+MOST_BAD_ROWS = 10_000
+"""So many are read without a single good row before the data are given up."""
 
 
 @dataclass(slots=True)
@@ -29,7 +32,9 @@ class Tally:
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     persona_ids: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    doubtful: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     bad_rows: list[BadRowError] = field(default_factory=list)
+    has_good_rows: bool = False
     dialogues: int = 0
     hashes: list[np.ndarray] = field(default_factory=list)
     repeats: list[np.ndarray] = field(default_factory=list)
@@ -44,11 +49,17 @@ class Tally:
         message_times: np.ndarray,
     ) -> None:
         """Add one user; ``place`` is (shard, row), None where nothing of the user is left."""
-        self.counts.update(facts.pop("counts"))
+        counts = facts.pop("counts")
+        self.counts.update(counts)
         bad = [BadRowError(*row) for row in facts.pop("bad_rows")]
         self.bad_rows += bad
-        check_bad_rows(self.bad_rows, allowed=self.settings.skip_bad_rows)
+        self.has_good_rows |= facts["raw_sessions"] > 0
+        # Whether all rows are bad is known after the last; skipping them is then no way out.
+        if self.has_good_rows or len(self.bad_rows) >= MOST_BAD_ROWS:
+            self.check_bad_rows()
         key = user_key(persona_id)
+        for name in users_with_doubts(counts):
+            self.doubtful[name].append(key)
         if place is None:
             self.dropped[key] = _why_dropped(facts, bad)
             return
@@ -58,6 +69,16 @@ class Tally:
         self.facts[key], self.places[key], self.persona_ids[key] = facts, place, persona_id
         self.hashes.append(message_hashes)
         self.repeats.append(message_times)
+
+    def check_bad_rows(self) -> None:
+        """Raise DataError where more rows are bad than allowed, or all that were read."""
+        allowed = self.settings.skip_bad_rows
+        check_bad_rows(self.bad_rows, allowed=allowed, all_bad=not self.has_good_rows)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Warnings about data that were perhaps read otherwise than they were meant."""
+        return doubts(self.counts, self.doubtful)
 
     @property
     def items(self) -> dict[str, int]:
@@ -82,12 +103,20 @@ def _why_dropped(facts: Json, bad: list[BadRowError]) -> str:
     return f"none of {facts['raw_sessions']} sessions has an item"
 
 
-def check_bad_rows(bad_rows: Sequence[object], *, allowed: int) -> None:
-    """Raise DataError with the first bad rows if there are more than ``allowed``."""
-    if len(bad_rows) <= allowed:
+def check_bad_rows(bad_rows: Sequence[object], *, allowed: int, all_bad: bool = False) -> None:
+    """Raise DataError with the first bad rows if there are more than ``allowed``.
+
+    Where ``all_bad`` says that no row is good, leaving rows out is not offered.
+    """
+    if len(bad_rows) <= allowed and not (all_bad and bad_rows):
         return
     shown = "\n".join(map(str, bad_rows[:SHOWN]))
     more = f"\n… and {len(bad_rows) - SHOWN} more" if len(bad_rows) > SHOWN else ""
+    if all_bad:
+        raise DataError(
+            f"{shown}{more}\nnot one of {len(bad_rows)} rows can be used: the file is written "
+            "otherwise than is expected, and is to be converted"
+        )
     rows, them = (f"{len(bad_rows)} bad rows", "them") if len(bad_rows) > 1 else ("1 bad row", "it")
     raise DataError(
         f"{shown}{more}\n{rows} so far, {allowed} allowed: mend {them}, or leave {them} out with "

@@ -23,6 +23,7 @@ from data.manifest import load_prepared
 from data.schema import DataError
 from orchestrator.cluster import check_shared_storage, ray_session
 from orchestrator.exit_codes import InfrastructureError
+from orchestrator.left_out import assumed_order
 from orchestrator.placement import Machine, this_machine
 from orchestrator.split_check import check_splits
 from orchestrator.workspace import Workspace
@@ -59,9 +60,10 @@ def _data(root: Path) -> list[Check]:
         return [Check("data", "failed", "nothing is prepared here, or a file is missing or cut")]
     users = f"{len(prepared.users)} users, {len(prepared.cold_start_users)} of them cold start"
     valid, told = check_splits(prepared)
+    state: Literal["ok", "warning"] = "warning" if assumed_order(prepared) else "ok"
     return [
         Check("data", "ok", f"{prepared.source}: {users}, {prepared.data_sha256[:12]}"),
-        Check("splits", "ok" if valid else "failed", told),
+        Check("splits", state if valid else "failed", told),
     ]
 
 

@@ -16,7 +16,7 @@ from data.manifest import Prepared
 from orchestrator.forecast import stage_times
 from orchestrator.keeper import source_commit
 from orchestrator.layers import resolve_settings
-from orchestrator.left_out import held_out, left_out, own_adapters, time_order
+from orchestrator.left_out import assumed_order, held_out, left_out, own_adapters, time_order
 from orchestrator.plan import Plan
 from orchestrator.settings import Settings
 from orchestrator.split_check import check_splits
@@ -48,6 +48,7 @@ def report_facts(
     data = settings.data
     shares = (data.train_share, data.val_share, data.test_share)
     splits_valid, splits_detail = check_splits(prepared)
+    order = "an order that is partly assumed" if assumed_order(prepared) else "time order"
     facts: dict[str, Any] = {
         "study": plan.study,
         "command": shlex.join(["python", "-m", "orchestrator", *run_words(plan.study, settings)]),
@@ -58,7 +59,7 @@ def report_facts(
         "items_sha256": prepared.items_sha256["test"],
         "split_counts": _split_sessions(prepared),
         "split_rule": (
-            f"by session in time order, train {shares[0]:g}, val {shares[1]:g}, test "
+            f"by session in {order}, train {shares[0]:g}, val {shares[1]:g}, test "
             f"{shares[2]:g}; the online slice is taken out of train; "
             f"cold-start users held out of all arms: {held_out(prepared)}"
         ),
@@ -133,7 +134,7 @@ def run_words(study: str, settings: Settings) -> list[str]:
     """Arguments that lead to these settings again: the study and what differs from its own."""
     usual = dict(_leaves(resolve_settings(STUDIES[study]).model_dump(mode="json")))
     own = dict(_leaves(settings.model_dump(mode="json")))
-    changed = [f"{name}={json.dumps(own[name])}" for name in own if own[name] != usual[name]]
+    changed = [f"{name}={json.dumps(own[name])}" for name in own if own[name] != usual.get(name)]
     return ["run", "--study", study, *(word for text in changed for word in ("--set", text))]
 
 

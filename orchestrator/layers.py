@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from orchestrator.exit_codes import InputError
 from orchestrator.presets import DEVICE_PRESETS, preset_for
 from orchestrator.python_reading import read_python
-from orchestrator.settings import Settings, setting_names
+from orchestrator.settings import MAPPINGS, Settings, setting_names
 from orchestrator.yaml_reading import Entry, Problem, read_option, read_yaml
 from search_spaces.space import Study
 
@@ -104,6 +104,8 @@ def _misplaced(entries: Iterable[Entry]) -> dict[Entry, Problem]:
     problems = {}
     for entry in entries:
         dotted = ".".join(entry.path)
+        if any(dotted.startswith(f"{mapping}.") for mapping in MAPPINGS):
+            continue
         if dotted not in names:
             message = f"unknown setting {dotted!r}; {hint(dotted)}"
             problems[entry] = Problem(entry.where, message)
@@ -152,10 +154,11 @@ def _validated(
     tree = (base or Settings()).model_dump()
     where: dict[tuple[str, ...], str] = {}
     for entry in entries:
-        *parents, last = entry.path
+        *parents, last = _in_mapping(entry.path)
         branch = tree
         for name in parents:
-            branch = branch[name]
+            # A mapping that nothing is in yet does not stand in the tree.
+            branch = branch.setdefault(name, {})
         branch[last] = entry.value
         where[entry.path] = entry.where
     try:
@@ -166,6 +169,15 @@ def _validated(
         lists = {detail["loc"][:-1] for detail in details if detail["type"] != "too_short"}
         told = [one for one in details if one["type"] != "too_short" or one["loc"] not in lists]
         return None, [_problem(dict(detail), where) for detail in told]
+
+
+def _in_mapping(path: tuple[str, ...]) -> tuple[str, ...]:
+    """The path with what stands in a mapping as one name, dots and all: ``data.roles.gpt-4.1``."""
+    for mapping in MAPPINGS:
+        parts = tuple(mapping.split("."))
+        if path[: len(parts)] == parts and len(path) > len(parts):
+            return (*parts, ".".join(path[len(parts) :]))
+    return path
 
 
 def _problem(detail: dict[str, Any], where: Mapping[tuple[str, ...], str]) -> Problem:

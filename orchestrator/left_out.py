@@ -6,9 +6,12 @@ import json
 from collections.abc import Mapping
 
 from data.manifest import CLEANED, Prepared
+from data.order import FILE, NATURAL, TIMESTAMP, assumed_users
+from data.schema import Json
 from results.wording import plural
 
 SHOWN = 3
+STATISTICS = CLEANED / "cleaning_stats.json"
 DETAILS = "data/splits/split_stats.json"
 
 
@@ -63,11 +66,31 @@ def _named(reasons: Mapping[str, str]) -> str:
 
 def time_order(prepared: Prepared) -> str:
     """By what the users' sessions were put into time order: «by timestamp for 15 users»."""
-    path = prepared.workspace / CLEANED / "cleaning_stats.json"
-    stats = json.loads(path.read_text(encoding="utf-8"))
+    stats = _cleaning(prepared)
     counts = stats["counts"]
-    timed = counts.get("users_ordered_by_timestamp", 0)
-    filed = counts.get("users_in_file_order", 0)
-    numbered = stats["kept"]["users"] - timed - filed
-    ways = {"timestamp": timed, "session id": numbered, "order of the file": filed}
-    return ", ".join(f"by {way} for {plural(n, 'user')}" for way, n in ways.items() if n)
+    ways = {
+        "timestamp": counts.get(TIMESTAMP, 0),
+        "numbers inside session ids": counts.get(NATURAL, 0),
+        "order of the file": counts.get(FILE, 0),
+    }
+    numbered = stats["kept"]["users"] - sum(ways.values())
+    ways = {"timestamp": ways.pop("timestamp"), "session id": numbered, **ways}
+    told = ", ".join(f"by {way} for {plural(n, 'user')}" for way, n in ways.items() if n)
+    assumed = assumed_users(counts)
+    return f"{told}; only assumed for {plural(assumed, 'user')}" if assumed else told
+
+
+def assumed_order(prepared: Prepared) -> int:
+    """For how many users nothing says that the order of their sessions is their order in time.
+
+    All of them, where the statistics are gone.
+    """
+    if not (prepared.workspace / STATISTICS).is_file():
+        return len(prepared.users) + len(prepared.cold_start_users)
+    return assumed_users(_cleaning(prepared)["counts"])
+
+
+def _cleaning(prepared: Prepared) -> Json:
+    path = prepared.workspace / STATISTICS
+    stats: Json = json.loads(path.read_text(encoding="utf-8"))
+    return stats

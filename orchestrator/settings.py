@@ -27,6 +27,10 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """What every generator of random numbers here takes."""
 
 
+MAPPINGS = ("data.roles",)
+"""Settings that hold names of the data's own, as ``data.roles.tool``."""
+
+
 class DataChoice(DataSettings):
     """Which dialogues, and how they are prepared."""
 

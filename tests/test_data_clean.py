@@ -202,7 +202,7 @@ def test_duplicate_rows_go_and_duplicate_ids_are_renumbered():
 
 
 def test_text_ids_are_numbered_anew():
-    rows, counts = cleaned(session(*exchange(1), sid="b"), session(*exchange(2), sid="a"))
+    rows, counts = cleaned(session(*exchange(1), sid="s10"), session(*exchange(2), sid="s9"))
     assert [(row.session_id, row.messages[0].text[-1]) for row, _ in rows] == [(0, "2"), (1, "1")]
     assert counts["users_renumbered"] == 1
 

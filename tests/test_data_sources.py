@@ -162,7 +162,7 @@ def test_jsonl_users_are_sorted_and_their_lines_found(tmp_path):
     scan = jsonl.scan(path)
     assert [u.persona_id for u in scan.users] == ["9", "10", "A", "b"]
     assert [[s.line for s in u.spans] for u in scan.users] == [[2, 5], [1], [4], [3, 6]]
-    assert scan.counts == {}
+    assert scan.counts == {"user_id_spellings_merged": 1}  # "b" and " b "
     assert jsonl.scan(write_lines(path, "", {"persona_id": "a"} | row)).counts == {"blank_lines": 1}
 
 
@@ -202,6 +202,31 @@ def test_jsonl_aliases(tmp_path):
         ({"persona_id": True, "session_id": 0, "messages": []}, "not true or false"),
         ({"persona_id": " ", "session_id": 0, "messages": []}, "is empty"),
         ({"persona_id": "a", "session_id": 0.5, "messages": []}, "session_id must be"),
+        ({"persona_id": 12.5, "session_id": 0, "messages": []}, "whole number, not 12.5"),
+        ({"persona_id": [1], "session_id": 0, "messages": []}, "whole number, not a list"),
+        ({"persona_id": 2.0**53, "session_id": 0, "messages": []}, "has lost its last digits"),
+        ({"persona_id": float("inf"), "session_id": 0}, "whole number, not inf"),
+        ({"persona_id": float("nan"), "session_id": 0}, "lacks 'persona_id'"),
+        ({"persona_id": "a", "session_id": True, "messages": []}, "not true or false"),
+        ({"persona_id": "a", "session_id": {"$oid": "1"}, "messages": []}, "not an object"),
+        ({"persona_id": "a", "session_id": "", "messages": []}, "lacks 'session_id'"),
+        ({"persona_id": "a", "session_id": 0, "messages": [], "context": "x"}, "context must be"),
+        (
+            {"persona_id": "a", "session_id": 0, "messages": [], "applied_routines": [2**63]},
+            "more than 64 bits",
+        ),
+        (
+            '{"persona_id": "a", "session_id": %s, "messages": []}' % ("1" * 5000),
+            "not readable JSON: Exceeds the limit",
+        ),
+        (
+            '{"persona_id": "a", "session_id": 0, "messages": [], "session_id": 1}',
+            "'session_id' stands twice in one object",
+        ),
+        (
+            '{"persona_id": "a", "session_id": 0, "messages": [{"role": "user", "role": "bot"}]}',
+            "'role' stands twice in one object",
+        ),
         ({"persona_id": "a", "timestamp": "soon", "messages": []}, "neither ISO 8601"),
         ({"persona_id": "a", "timestamp": 1e99, "messages": []}, "neither ISO 8601"),
         ({"persona_id": "a", "session_id": 0, "messages": ["hi"]}, "must be an object"),
@@ -218,15 +243,15 @@ def test_jsonl_bad_row_is_named_with_file_and_line(tmp_path, row, reason):
     assert reason in str(bad[0])
 
 
-def test_byte_order_mark_and_latin_1_are_named(tmp_path):
+def test_a_byte_order_mark_is_read_over_and_latin_1_is_named(tmp_path):
     good = json.dumps({"persona_id": "a", "session_id": 1, "messages": MESSAGES}).encode()
     path = tmp_path / "x.jsonl"
     latin = '{"persona_id": "José"}'.encode("latin-1")
     path.write_bytes(b"\xef\xbb\xbf" + good + b"\n" + good + b"\n" + latin)
-    bad = jsonl.scan(path).bad_rows
-    assert [b.line for b in bad] == [1, 3]
-    assert "byte-order mark" in str(bad[0])
-    assert "not UTF-8 (latin-1?)" in str(bad[1])
+    scan = jsonl.scan(path)
+    assert [b.line for b in scan.bad_rows] == [3]
+    assert "not UTF-8 (latin-1?)" in str(scan.bad_rows[0])
+    assert [len(user.sessions) for user in read_all(scan, jsonl)] == [2]
 
 
 def test_a_broken_line_is_told_in_words_that_end_well(tmp_path):
@@ -236,6 +261,38 @@ def test_a_broken_line_is_told_in_words_that_end_well(tmp_path):
         f"{path}, line 1: not valid JSON: Unterminated string starting at character 21",
         f"{path}, line 2: not valid JSON: Expecting ':' delimiter at character 15",
     ]
+
+
+@pytest.mark.parametrize("spelled", ["Jose\u0301", " José ", "José\u00a0"])
+def test_spellings_of_an_id_are_one_user_and_counted(tmp_path, spelled):
+    rows = [{"persona_id": name, "session_id": 0, "messages": []} for name in ("José", spelled)]
+    scan = jsonl.scan(write_lines(tmp_path / "x.jsonl", *rows))
+    assert [user.persona_id for user in scan.users] == ["José"]
+    assert scan.counts == {"user_id_spellings_merged": 1}
+
+
+def test_whole_numbers_are_ids_however_they_are_written(tmp_path):
+    row = {"messages": MESSAGES}
+    ids = [(12, 1), (12.0, 2.0), ("12", "3"), (-1.0, 2**63)]
+    rows = [{"persona_id": user, "session_id": session} | row for user, session in ids]
+    scan = jsonl.scan(write_lines(tmp_path / "x.jsonl", *rows))
+    twelve, other = sorted(read_all(scan, jsonl), key=lambda user: -len(user.sessions))
+    assert (twelve.persona_id, other.persona_id) == ("12", "-1")
+    assert [session.session_id for session in twelve.sessions] == [1, 2, "3"]
+    assert other.sessions[0].session_id == 2**63
+
+
+def test_half_surrogates_and_odd_names_harm_no_file(tmp_path):
+    row = {"persona_id": "a", "session_id": 0, "messages": MESSAGES}
+    path = write_lines(tmp_path / "x.jsonl", row | {"context": {"\ud800": "x\udc00", "n": [1e999]}})
+    (user,) = read_all(jsonl.scan(path), jsonl)
+    assert user.sessions[0].context == {"\ufffd": "x\ufffd", "n": "[Infinity]"}
+    bad = BadRowError("f", 1, "fields there: \ud800, \x1b[31m, é")
+    assert str(bad) == r"f, line 1: fields there: \ud800, \x1b[31m, é"
+    routines = {"routines": [{"actions": {"tv\ud800": {"mode": "\udc00"}}}]}
+    folder = edgewise_folder(tmp_path / "e", [edgewise_line(applied_routines=[0])], [routines])
+    (user,) = read_all(edgewise.scan(folder), edgewise)
+    assert user.sessions[0].routine_settings == (("tv\ufffd", "mode", "\ufffd"),)
 
 
 def test_empty_file_is_refused(tmp_path):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from data.manifest import Prepared
+from data.order import FILE
 from data.settings import DataSettings
-from orchestrator.left_out import left_out, prepared_summary, time_order
+from orchestrator.left_out import assumed_order, left_out, prepared_summary, time_order
 
 
 def prepared(
@@ -76,7 +77,13 @@ def test_many_are_cut_and_the_file_is_named(tmp_path: Path) -> None:
         ({"users_ordered_by_timestamp": 8}, "by timestamp for 8 users"),
         (
             {"users_ordered_by_timestamp": 5, "users_in_file_order": 1},
-            "by timestamp for 5 users, by session id for 2 users, by order of the file for 1 user",
+            "by timestamp for 5 users, by session id for 2 users, by order of the file for 1 user; "
+            "only assumed for 1 user",
+        ),
+        (
+            {"users_in_natural_id_order": 6, "users_order_assumed": 7},
+            "by session id for 2 users, by numbers inside session ids for 6 users; "
+            "only assumed for 7 users",
         ),
     ],
 )
@@ -85,4 +92,6 @@ def test_the_order_of_time_is_told(tmp_path: Path, counts: dict[str, int], told:
     folder.mkdir(parents=True)
     stats = {"counts": counts, "kept": {"users": 8}}
     (folder / "cleaning_stats.json").write_text(json.dumps(stats))
-    assert time_order(prepared(tmp_path, few={}, gone={})) == told
+    data = prepared(tmp_path, few={}, gone={})
+    assert time_order(data) == told
+    assert assumed_order(data) == counts.get("users_order_assumed", counts.get(FILE, 0))

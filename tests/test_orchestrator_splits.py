@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,9 @@ def prepared(root: Path, splits: dict[str, dict[str, list[int]]], *users: UserDa
     for folder in ("cleaned", "splits", "shards"):
         (root / "data" / folder).mkdir(parents=True, exist_ok=True)
     (root / "data/splits/edgesplits.json").write_text(json.dumps(splits))
+    # The sessions have whole-number ids, so nothing about their order is assumed.
+    stats = {"counts": {}, "kept": {"users": len(users)}}
+    (root / "data/cleaned/cleaning_stats.json").write_text(json.dumps(stats))
     write_shard(root / "data/shards/users-00000.parquet", users)
     found = Prepared(
         workspace=root,
@@ -73,8 +77,22 @@ def test_sound_splits_are_told_with_their_counts(tmp_path: Path) -> None:
     assert valid
     assert told.startswith("2 users checked: ")
     assert told.endswith("train 6 / 6, online 2 / 2, val 2 / 2, test 2 / 2")
+    assert "stand in time order; " in told
     (found,) = [check for check in validate_workspace(tmp_path) if check.name == "splits"]
     assert (found.state, found.found) == ("ok", told)
+
+
+def test_an_assumed_order_is_not_called_time_order(tmp_path: Path) -> None:
+    data = prepared(tmp_path, {"user_a": splits_of(0)}, user("user_a"))
+    stats = {"counts": {"users_in_file_order": 1, "users_order_assumed": 1}, "kept": {"users": 1}}
+    (tmp_path / "data/cleaned/cleaning_stats.json").write_text(json.dumps(stats))
+    save_prepared(replace(data, files=sizes_written(tmp_path)))
+    valid, told = check_splits(data)
+    assert valid
+    assert "in time order" not in told
+    assert "(not checked: whether it is time order, for 1 user)" in told
+    (found,) = [check for check in validate_workspace(tmp_path) if check.name == "splits"]
+    assert (found.state, found.found) == ("warning", told)
 
 
 OVERLAP = splits_of(0) | {"test": [4]}
