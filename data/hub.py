@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.edgewise import FILES, check_folder
+from data.hub_trouble import HubError, Trouble, ask_hub
 from data.naming import safe_folder_name
 from data.schema import DataError
 from data.writing import write_json
@@ -63,29 +64,27 @@ def with_back_off(
 ) -> Result:
     """``call()``, up to five times, waiting 2, 4, 8, 16 seconds after a passing failure.
 
-    A data set that is absent, gated or at an unknown revision fails at once.
+    A data set that is absent, gated or at an unknown revision fails at once, and where there is no
+    network there is one more try.
     """
-    from huggingface_hub import errors
+    waits = [FIRST_WAIT_SECONDS * 2**attempt for attempt in range(ATTEMPTS - 1)]
+    try:
+        return ask_hub(call, waits=waits, sleep=sleep)
+    except HubError as error:
+        raise DataError(_told(what, error.trouble)) from error.__cause__
 
-    final = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.GatedRepoError)
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return call()
-        except final as error:
-            raise DataError(
-                f"hub:{what} is not available ({type(error).__name__}): check the spelling and "
-                "the revision, and log in with a token where the data set is gated"
-            ) from error
-        except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError) as error:
-            offline = isinstance(error, errors.OfflineModeIsEnabled)
-            if offline or attempt == ATTEMPTS:
-                raise DataError(
-                    f"hub:{what} could not be downloaded ({type(error).__name__}, {attempt} "
-                    "attempts) and is not in the cache: connect once, or give the folder with "
-                    f"{', '.join(FILES)} as --data"
-                ) from error
-            sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
-    raise AssertionError("unreachable")
+
+def _told(what: str, trouble: Trouble) -> str:
+    """Why there is no data set, and what to do."""
+    if trouble.kind in ("name", "revision", "access"):
+        return (
+            f"hub:{what} is not available: {trouble.words}; check the spelling and the revision, "
+            "and log in with a token where the data set is gated"
+        )
+    return (
+        f"hub:{what} is not in the cache and could not be downloaded: {trouble.words}. Connect "
+        f"once, or give the folder with {', '.join(FILES)} as --data"
+    )
 
 
 def _newest_revision(name: str) -> str:

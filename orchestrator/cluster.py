@@ -6,11 +6,8 @@ import io
 import logging
 import os
 import secrets
-import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +16,25 @@ from typing import Any, TypeVar
 from orchestrator.cluster_address import AUTO, HeadAddress, reachable_head
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.head_watch import HeadWatch, head_is_gone
+from orchestrator.local_ray import QUIET, LocalRay, own_folder, start_local
 from orchestrator.placement import Machine, gpu_bytes_here
 from orchestrator.quiet_ray import without_native_messages
+from orchestrator.ray_environment import WORKER_VARIABLES, prepare_environment
 from orchestrator.shipping import copy_code
 from results.object_store import ObjectStore
-
-OBJECT_STORE_BYTES = 1 << 30
-"""Prepared users pass through it block by block; models and results never do."""
 
 
 @dataclass(frozen=True, slots=True)
 class RaySession:
-    """A Ray that is up; ``dashboard`` is its address, None without one."""
+    """A Ray that is up.
+
+    ``dashboard`` is its address, None without one; ``without``: why there is none although it was
+    asked for; ``token``: how a person learns the token that it wants.
+    """
 
     dashboard: str | None
+    without: str | None = None
+    token: str = "ray get-auth-token"
 
 
 def cluster_nodes(address: str) -> tuple[Machine, ...]:
@@ -149,22 +151,35 @@ def ray_session(
         InputError: the address is malformed.
         InfrastructureError: Ray does not come up, or its head is gone.
     """
-    _prepare_environment()
+    prepare_environment(joins=address is not None)
     head = None if address is None else reachable_head(address, running_here=_running_here)
-    folder = _short_folder()
-    try:
-        with ExitStack() as stack:
-            if head is not None:
-                stack.enter_context(without_native_messages())
-            stack.enter_context(_shut_down(head, on_lost))
-            try:
-                context = _start(machine, address=address, dashboard=dashboard, folder=folder)
-            except Exception as error:
-                raise InfrastructureError(_no_ray(error, address)) from error
-            _silence_node_messages()
-            yield RaySession(dashboard=context.dashboard_url or None)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        folder = stack.enter_context(own_folder())
+        if head is not None:
+            stack.enter_context(without_native_messages())
+        stack.enter_context(_shut_down(head, on_lost))
+        try:
+            if address is None:
+                found = start_local(machine, dashboard=dashboard, folder=folder)
+            else:
+                found = _join(address, folder=folder)
+        except InfrastructureError:
+            raise
+        except Exception as error:
+            raise InfrastructureError(_no_ray(error, address)) from error
+        _silence_node_messages()
+        yield RaySession(found.dashboard, found.without, _told_token(folder))
+
+
+def _told_token(folder: Path) -> str:
+    """What a person enters to learn the token; one of this process alone is left in a file."""
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if token is None:
+        return "ray get-auth-token"
+    path = folder / "auth_token"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
+        file.write(token)
+    return f"cat {path}"
 
 
 @contextmanager
@@ -229,26 +244,14 @@ def _no_ray(error: Exception, address: str | None) -> str:
     )
 
 
-def _start(machine: Machine, *, address: str | None, dashboard: bool, folder: str):  # type: ignore[no-untyped-def]
+def _join(address: str, *, folder: Path) -> LocalRay:
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is not None:
-        # Nodes may have another version of this program, or none.
-        modules = [str(package) for package in copy_code(Path(folder))]
-        env = {"env_vars": _WORKER_VARIABLES, "py_modules": modules}
-        return ray.init(address=address, runtime_env=env, **quiet)
-    return ray.init(
-        # Without an address Ray would try to join any cluster that is already on this machine.
-        address="local",
-        num_cpus=machine.cpus,
-        num_gpus=machine.gpus,
-        include_dashboard=dashboard,
-        dashboard_host="127.0.0.1",
-        object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=folder,
-        **quiet,
-    )
+    # Nodes may have another version of this program, or none.
+    modules = [str(package) for package in copy_code(folder)]
+    env = {"env_vars": WORKER_VARIABLES, "py_modules": modules}
+    context = ray.init(address=address, runtime_env=env, **QUIET)
+    return LocalRay(context.dashboard_url or None)
 
 
 def ray_schema_problem(config: Mapping[str, Any]) -> str | None:
@@ -271,56 +274,6 @@ def ray_schema_problem(config: Mapping[str, Any]) -> str | None:
     except Exception as error:
         return str(error).splitlines()[0]
     return None
-
-
-def _prepare_environment() -> None:
-    """Variables that Ray, Tune and the workers (which inherit them) read when they start."""
-    os.environ.update(_WORKER_VARIABLES, PYTHONPATH=_with_this_package())
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    # Whoever reaches a Ray without a token can run code on it. Ray switches it on by itself for
-    # local starts alone (2.59; for all from 2.61 on), and reads the variable when it is imported:
-    # later the process and those that it starts would not be of one mind.
-    if "ray" not in sys.modules:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    _make_token()
-
-
-_WORKER_VARIABLES = {"TOKENIZERS_PARALLELISM": "false", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
-
-_DEFAULTS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Tune's new output prints failed trials even when told to be silent; the old one obeys.
-    "RAY_AIR_NEW_OUTPUT": "0",
-    # The command line handles signals itself; Tune would not treat SIGTERM like SIGINT.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-
-
-def _with_this_package() -> str:
-    """``PYTHONPATH`` of local workers: this very package, wherever the command was started."""
-    root = str(Path(__file__).resolve().parent.parent)
-    known = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    return os.pathsep.join(dict.fromkeys([root, *known]))
-
-
-def _make_token() -> None:
-    """Make Ray's token where there is none, readable by its owner alone.
-
-    Ray would make it too, but so that every user of the machine can read it.
-    """
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return
-    path = Path.home() / ".ray" / "auth_token"
-    with suppress(FileExistsError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32))
 
 
 def check_shared_storage(place: Path | str) -> None:
@@ -382,31 +335,3 @@ def _remove_marker(place: Path | str, name: str) -> None:
         (place / name).unlink(missing_ok=True)
     else:
         ObjectStore(place).remove([name])
-
-
-def _short_folder() -> str:
-    """Own temporary folder per run; short, because socket names end at 107 characters."""
-    parent = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
-    _remove_dead(parent)
-    return tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)
-
-
-_PREFIX = "sweep-"
-
-
-def _remove_dead(parent: Path) -> None:
-    """Take away the folders of runs that were killed before they could."""
-    for folder in parent.glob(f"{_PREFIX}*-*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and not _is_running(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -43,3 +44,20 @@ def _is_standard_error(stream: object) -> bool:
         return stream.fileno() == STANDARD_ERROR  # type: ignore[attr-defined]
     except (AttributeError, OSError, ValueError):
         return False
+
+
+@contextmanager
+def kept_messages(logger: str) -> Iterator[list[str]]:
+    """Inside, what a logger of Python says goes into the list and nowhere else."""
+    told: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        told.append(record.getMessage())
+        return False
+
+    found = logging.getLogger(logger)
+    found.addFilter(keep)
+    try:
+        yield told
+    finally:
+        found.removeFilter(keep)

@@ -221,7 +221,12 @@ class _Ray:
                 check_shared_storage(request.workspace.storage or request.workspace.root)
             if self.session.dashboard:
                 self._screen.say(
-                    f"Ray dashboard: http://{self.session.dashboard} (token: ray get-auth-token)"
+                    f"Ray dashboard: http://{self.session.dashboard} (token: {self.session.token})"
+                )
+            if self.session.without:
+                self._screen.say(
+                    f"Note: Ray's dashboard did not come up ({self.session.without}); the run goes "
+                    "on without it"
                 )
         return self.session
 
@@ -326,6 +331,8 @@ def prepare_only(request: Request, *, screen: Screen, stop: StopSignal) -> Prepa
     if source.place in ("FOLDER", "FILE"):
         settings = request.settings.data.prepare_settings()
         source.fetch(location, request.workspace.root, settings)
+    # It is over too soon for a dashboard to be looked at.
+    request = replace(request, dashboard=False)
     try:
         with held(request.workspace), ExitStack() as stack:
             return _prepared(request, _Ray(request, screen, stack, stop), screen)

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from logging import ERROR, getLogger
+from logging import CRITICAL, ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from data.hub_trouble import HubError, Trouble, ask_hub
 from tasks.config import ModelConfig, PromptConfig, TaskError
 from tasks.prompt import DEFAULT_PROMPT, template_sha256
 
@@ -194,14 +195,14 @@ def read_config(config: ModelConfig) -> dict[str, Any]:
     """
     folder = _local_folder(config) or _cached_snapshot(config)
     if folder is None:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import HfApi, hf_hub_download
 
-        folder = Path(
-            _from_hub(
-                config,
-                lambda: hf_hub_download(config.name, "config.json", revision=config.revision),
-            )
-        ).parent
+        def ask() -> str:
+            # The download alone would try for half a minute where there is no network.
+            HfApi().model_info(config.name, revision=config.revision)
+            return str(hf_hub_download(config.name, "config.json", revision=config.revision))
+
+        folder = Path(_from_hub(config, ask)).parent
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -325,7 +326,6 @@ def _cached_snapshot(config: ModelConfig) -> Path | None:
 def _download(config: ModelConfig) -> Path:
     from huggingface_hub import snapshot_download
 
-    _be_quiet()
     folder = _from_hub(
         config,
         lambda: snapshot_download(
@@ -337,15 +337,8 @@ def _download(config: ModelConfig) -> Path:
 
 
 def _from_hub(config: ModelConfig, ask: Callable[[], T]) -> T:
-    """Ask the hub, again after 1, 2, 4, … seconds while the trouble is the network's."""
+    """Ask the hub, again after 1, 2, 4, … seconds while its trouble may pass."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
     name = repr(config.name)
     if constants.HF_HUB_OFFLINE:
@@ -353,37 +346,28 @@ def _from_hub(config: ModelConfig, ask: Callable[[], T]) -> T:
             f"model {name} is not in the hub cache and offline mode (HF_HUB_OFFLINE) is on; "
             f"download it on a machine with network, or use {EMBEDDED!r}"
         )
-    last: Exception | None = None
-    for attempt in range(DOWNLOAD_ATTEMPTS):
-        if attempt:
-            time.sleep(2.0 ** (attempt - 1))
-        try:
-            return ask()
-        except GatedRepoError as error:
-            raise TaskError(f"model {name} is gated: accept its terms on the hub first") from error
-        except RevisionNotFoundError as error:
-            raise TaskError(f"model {name} has no revision {config.revision!r}") from error
-        except (RepositoryNotFoundError, HFValidationError) as error:
-            raise TaskError(
-                f"model {name} is no folder here and no model on the hub that can be read; "
-                f"give {EMBEDDED!r}, a folder, or a hub id as owner/name"
-            ) from error
-        except (OSError, HfHubHTTPError) as error:
-            last = error
-        except Exception as error:
-            if not _is_network_trouble(error):
-                raise
-            last = error
-    raise TaskError(
-        f"model {name} is not in the hub cache and the hub cannot be reached "
-        f"({type(last).__name__}); use {EMBEDDED!r} or a local folder"
-    ) from last
+    _be_quiet()
+    waits = [2.0**attempt for attempt in range(DOWNLOAD_ATTEMPTS - 1)]
+    try:
+        return ask_hub(ask, waits=waits, sleep=time.sleep)
+    except HubError as error:
+        raise TaskError(_hub_words(config, error.trouble)) from error.__cause__
 
 
-def _is_network_trouble(error: Exception) -> bool:
-    """Whether an error is the HTTP client's; hub versions differ in the client they use."""
-    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    return bool(modules & {"httpx", "httpcore", "requests", "urllib3"})
+def _hub_words(config: ModelConfig, trouble: Trouble) -> str:
+    """Why the hub gave no model, and what to do."""
+    name = repr(config.name)
+    if trouble.kind == "revision":
+        return f"model {name} has no revision {config.revision!r}"
+    if trouble.kind == "name":
+        return (
+            f"model {name} is no folder here and no model on the hub that can be read; "
+            f"give {EMBEDDED!r}, a folder, or a hub id as owner/name"
+        )
+    return (
+        f"model {name} is not in the hub cache, and {trouble.words}; or use {EMBEDDED!r} or a "
+        "local folder"
+    )
 
 
 def _loading(config: ModelConfig, load: Callable[[], T]) -> T:
@@ -423,5 +407,7 @@ def _be_quiet() -> None:
     disable_progress_bars()
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # What matters of its warnings is refused, or told by us.
+    # It tells each of its own tries; what comes of them is told once.
+    getLogger("huggingface_hub").setLevel(CRITICAL)
     # It warns at import of a CPU kernel that it does not need.
     getLogger("bitsandbytes").setLevel(ERROR)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from data.hub_trouble import trouble_of
 from tasks.base_model import check_model_exists, resolve_device
 from tasks.config import ModelConfig, TaskError
 
@@ -134,8 +135,12 @@ class SentenceTransformerEncoder:
             self._model: Any = SentenceTransformer(
                 name, device=str(device), trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            # A name is looked up on the hub, whose errors are of any HTTP client's kind.
+            trouble = trouble_of(error)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if trouble.kind != "other" and not Path(name).is_dir():
+                reason = trouble.words
             raise TaskError(
                 f"encoder {name!r} cannot be loaded: {reason}; give {EMBEDDED!r}, a folder, or the "
                 "name of a sentence-transformers model"

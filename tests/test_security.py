@@ -15,8 +15,8 @@ import pytest
 
 from orchestrator import checks
 from orchestrator.cli import main
-from orchestrator.cluster import _make_token
 from orchestrator.exit_codes import ExitCode
+from orchestrator.ray_environment import make_token
 from orchestrator.redaction import redacted
 from orchestrator.shipping import PACKAGES, ROOT
 from orchestrator.workspace import Workspace
@@ -97,8 +97,8 @@ def test_secrets_are_taken_out_of_what_is_shown(text: str, shown: str) -> None:
 def test_every_start_asks_for_the_token_unless_a_person_says_otherwise(said: str | None) -> None:
     kept = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     code = (
-        "import os; from orchestrator.cluster import _prepare_environment;"
-        "_prepare_environment(); print(os.environ['RAY_AUTH_MODE'])"
+        "import os; from orchestrator.ray_environment import prepare_environment;"
+        "prepare_environment(); print(os.environ['RAY_AUTH_MODE'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -118,19 +118,19 @@ def test_the_token_is_made_for_its_owner_alone(
     monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / ".ray" / "auth_token"
     assert checks._token().state == "ok"
-    _make_token()
+    make_token()
     first = path.read_text()
     assert len(first) == 64
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert checks._token().state == "ok"
-    _make_token()
+    make_token()
     assert path.read_text() == first
     path.chmod(0o644)
     found = checks._token()
     assert (found.state, f"chmod 600 {path}" in found.found) == ("failed", True)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
     path.unlink()
-    _make_token()
+    make_token()
     assert not path.exists()
 
 
