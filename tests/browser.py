@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-SECONDS = 60.0
+from tests.patience import PATIENCE_SECONDS
 
 
 class BrowserError(RuntimeError):
@@ -83,13 +83,13 @@ class Browser:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(PATIENCE_SECONDS)
         os.close(self.down)
         os.close(self.up)
 
     def until(self, expression: str) -> Any:
         """Wait until a JavaScript expression is true; its value."""
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < end:
             # While a page is loaded anew there is none to ask.
             with suppress(BrowserError):

@@ -17,6 +17,7 @@ import pytest
 
 from orchestrator.exit_codes import ExitCode
 from orchestrator.shipping import ROOT
+from tests.patience import PATIENCE_SECONDS
 from tests.shared_studies import PER_PERSONA
 
 
@@ -95,5 +96,5 @@ class Started:
 
     def end(self) -> str:
         """Its last word; it must have ended well."""
-        assert self.process.wait(timeout=400) == ExitCode.DONE, self.log.read_text()
+        assert self.process.wait(timeout=PATIENCE_SECONDS) == ExitCode.DONE, self.log.read_text()
         return self.log.read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.worker import NO_METRIC, CellReport, Places
 from tasks.cell import CellSpec
+from tests.patience import PATIENCE_SECONDS
 
 
 class FakeWorker:
@@ -48,7 +49,7 @@ class FakeWorker:
         """Until the test has seen that this cell runs, and says so."""
         root = self.places.staging.parent
         (root / f"began-{cell_id}").touch()
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + PATIENCE_SECONDS
         while not (root / "go").exists() and time.monotonic() < give_up:
             time.sleep(0.02)
 
@@ -120,7 +121,7 @@ class CountingWorker:
     def _wait_for_the_others(self) -> None:
         wanted = int((self.root / "wanted").read_text())
         met = self.root / "met"
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + PATIENCE_SECONDS
         while not met.exists() and time.monotonic() < give_up:
             if len(list((self.root / "running").iterdir())) >= wanted:
                 # Time for one more to appear, if the scheduler let it.

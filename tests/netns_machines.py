@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.patience import PATIENCE_SECONDS
+
 FIRST_GROUP = 61_000
 """Above the groups that systems give to people and services."""
 
@@ -130,7 +132,7 @@ def _connect(machine: NetnsMachine) -> None:
 
 def _end_all(machine: NetnsMachine) -> None:
     """End every process of a machine; one that is ended may just have started another one."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE_SECONDS
     with suppress(subprocess.CalledProcessError):
         while (processes := machine.processes()) and time.monotonic() < until:
             for process in processes:
@@ -138,7 +140,7 @@ def _end_all(machine: NetnsMachine) -> None:
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.05)
     for started in machine.started:
-        started.wait(timeout=10)
+        started.wait(timeout=PATIENCE_SECONDS)
 
 
 def _ip(*words: str) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.patience import PATIENCE_SECONDS
+
 VARIABLES = {
     "AWS_ACCESS_KEY_ID": "planted-key-id-7f31",
     "AWS_SECRET_ACCESS_KEY": "planted-secret-7f31",
@@ -37,7 +39,7 @@ def s3_server(log: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=PATIENCE_SECONDS)
 
 
 def new_bucket(address: str) -> str:
@@ -57,7 +59,7 @@ def new_bucket(address: str) -> str:
 
 
 def _wait(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

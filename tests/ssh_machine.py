@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.patience import PATIENCE_SECONDS
+
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
@@ -103,7 +105,7 @@ SetEnv HOME={machine.home}
         for process in machine.processes():
             _end(process)
         server.terminate()
-        server.wait(timeout=10)
+        server.wait(timeout=PATIENCE_SECONDS)
 
 
 def _write_programs(machine: SshMachine, dashboard_port: int) -> None:
@@ -146,7 +148,7 @@ def _program(path: Path, text: str) -> None:
 
 
 def _wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

@@ -14,6 +14,7 @@ from orchestrator.exit_codes import ExitCode
 from orchestrator.head_watch import RAY_PATIENCE
 from results.ledger import Ledger
 from tests.cluster_study import Started, ray_nodes
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_a_head_that_dies_ends_the_run_with_words_and_3(cluster: Any, tmp_path: 
     study.wait_for_records(1)
     head = cluster.head_node.all_processes["gcs_server"][0].process
     os.kill(head.pid, signal.SIGKILL)
-    code = study.process.wait(timeout=300)
+    code = study.process.wait(timeout=PATIENCE_SECONDS)
     told = study.log.read_text()
     assert code == ExitCode.INFRASTRUCTURE, told
     assert f"Error: the cluster's head at {cluster.address} is gone" in told

@@ -11,11 +11,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -25,6 +24,7 @@ from results.ledger import Ledger
 from tests.cluster_study import Started
 from tests.faults import CountRecords
 from tests.netns_machines import NetnsMachine, machines, obstacle
+from tests.patience import wait_for
 from tests.shared_studies import PER_PERSONA, finished_study, per_user_tables
 
 REASON = obstacle()
@@ -48,8 +48,6 @@ SETTINGS = {
     # The node itself waits for the head, so that its processes outlive their being given up.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
 }
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,10 @@ class Cluster:
             environment=self.environment,
             log=log,
         )
-        wait_for(lambda: "Ray runtime started" in log.read_text() or node.poll() is not None)
+        wait_for(
+            lambda: "Ray runtime started" in log.read_text() or node.poll() is not None,
+            what="a node of Ray",
+        )
         assert node.poll() is None, log.read_text()
 
     def start_study(self, root: Path) -> Started:
@@ -126,15 +127,17 @@ def test_a_worker_that_is_cut_off_and_goes_on_is_never_heard(
     stored = folders_of(lost, ledger.root)
     lost.pull_cable()
     # Its cell is tried again on the other machine. It goes on only then: the worst case.
-    [again] = wait_for(lambda: tried_again(study))
+    [again] = wait_for(lambda: tried_again(study), what="another try")
     # Meanwhile the study must not end, if there is anything left to do.
     with frozen(busy_actor(other)):
         os.kill(actor, signal.SIGCONT)
-        [late] = wait_for(lambda: list(ledger.staging.glob(f"{again.name}-*/outcome.json")))
+        [late] = wait_for(
+            lambda: list(ledger.staging.glob(f"{again.name}-*/outcome.json")), what="the late cell"
+        )
         assert lost.wrote(late)
         lost.plug_cable()
         # Ray tells the node that it was given up, and it ends.
-        wait_for(lambda: not lost.processes())
+        wait_for(lambda: not lost.processes(), what="the end of the node that was given up")
     assert "up to 2 trials at a time" in study.end()
     assert per_user_tables(root) == alone
     assert ledger.problems() == []
@@ -214,12 +217,3 @@ def frozen(process: int | None) -> Iterator[None]:
     finally:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGCONT)
-
-
-def wait_for(ask: Callable[[], T]) -> T:
-    """What ``ask`` answers once there is an answer."""
-    until = time.monotonic() + 180
-    while not (found := ask()):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return found

@@ -19,6 +19,7 @@ from orchestrator.shipping import PACKAGES, ROOT, code_files, copy_code
 from results.ledger import Ledger
 from tests.cluster_study import Started, add_worker, ray_nodes
 from tests.faults import CountRecords
+from tests.patience import PATIENCE_SECONDS, wait_for
 from tests.shared_studies import PER_PERSONA, finished_study, per_user_tables
 
 
@@ -131,16 +132,14 @@ def test_a_folder_that_a_node_does_not_share_is_refused_before_the_start(
         assert not (root / "results").exists()
     finally:
         node.terminate()
-        node.wait(timeout=60)
+        node.wait(timeout=PATIENCE_SECONDS)
 
 
 def wait_for_nodes(cluster: Any, number: int, node: subprocess.Popen[bytes]) -> None:
     from orchestrator.cluster import cluster_nodes
 
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
+    def joined() -> bool:
         assert node.poll() is None, node.stderr and node.stderr.read().decode()
-        if len(cluster_nodes(cluster.address)) == number:
-            return
-        time.sleep(0.5)
-    raise AssertionError(f"no {number} nodes at {cluster.address}")
+        return len(cluster_nodes(cluster.address)) == number
+
+    wait_for(joined, what=f"{number} nodes at {cluster.address}", every_seconds=0.5)

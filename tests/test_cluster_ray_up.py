@@ -18,12 +18,12 @@ import pytest
 import yaml
 
 from orchestrator.cluster_check import check_cluster_file
+from tests.patience import PATIENCE_SECONDS
 from tests.shared_studies import PER_PERSONA, finished_study, per_user_tables
 from tests.ssh_machine import SshMachine, obstacle, ssh_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 REASON = obstacle()
-AGENT_SECONDS = 120.0
 
 pytestmark = [
     pytest.mark.cluster,
@@ -85,16 +85,16 @@ def cluster_file(machine: SshMachine) -> Path:
     return path
 
 
-def ray(*words: str, environment: dict[str, str], timeout: int = 300) -> str:
+def ray(*words: str, environment: dict[str, str]) -> str:
     program = Path(sys.executable).parent / "ray"
-    until = time.monotonic() + AGENT_SECONDS
+    until = time.monotonic() + PATIENCE_SECONDS
     while True:
         done = subprocess.run(
             [str(program), *words],
             env=environment,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         told = done.stdout + done.stderr
@@ -126,7 +126,6 @@ def test_a_study_on_a_cluster_that_was_brought_up_by_ssh(
     told = ray(
         *("job", "submit", "--address", address, "--", *words),
         environment=environment,
-        timeout=500,
     )
     assert "succeeded" in told.lower()
     found = per_user_tables(workspace)

@@ -16,6 +16,7 @@ from orchestrator.study import other_versions
 from results.files import CRASH_CODE, CRASH_VARIABLE
 from results.ledger import Ledger
 from tests.faults import CountRecords
+from tests.patience import PATIENCE_SECONDS
 from tests.shared_studies import GLOBAL, all_tables, finished_study
 
 POINTS = (
@@ -37,7 +38,7 @@ def run(root: Path, point: str | None = None) -> subprocess.CompletedProcess[str
         env=os.environ | ({} if point is None else {CRASH_VARIABLE: point}),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

@@ -22,6 +22,7 @@ from results.ledger import Ledger
 from search_spaces.catalog import STUDIES
 from search_spaces.full import PARTS
 from tasks.base_model import EMBEDDED_FOLDER
+from tests.patience import PATIENCE_SECONDS
 
 STUDY = STUDIES["full"]
 FACTS = Facts(
@@ -191,7 +192,8 @@ def test_what_every_caption_names_draws_the_figures_again(finished: Path) -> Non
     assert program == "python"
     # In the workspace, whose data/ and results/ must not stand in for the packages.
     done = subprocess.run(
-        [sys.executable, *words], cwd=finished, capture_output=True, text=True, timeout=900,
+        [sys.executable, *words], cwd=finished, timeout=PATIENCE_SECONDS,
+        capture_output=True, text=True,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         check=False,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from orchestrator.head_watch import (
     patience_seconds,
 )
 from orchestrator.signals import StopSignal
+from tests.patience import PATIENCE_SECONDS
 
 HEAD = HeadAddress("head", 6379)
 
@@ -114,7 +115,7 @@ def test_a_process_without_its_head_ends_with_3(then: str, told: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == ExitCode.INFRASTRUCTURE, done.stderr
     assert done.stdout == "begun\n"

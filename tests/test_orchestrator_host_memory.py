@@ -15,6 +15,7 @@ from orchestrator.cell_queue import CellQueue
 from orchestrator.shipping import ROOT
 from orchestrator.signals import StopSignal
 from orchestrator.sweep import StudySearch
+from tests.patience import PATIENCE_SECONDS
 from tests.test_orchestrator_sweep import Book, cell, sweep_options
 
 SCRIPT = """
@@ -56,7 +57,7 @@ def test_a_worker_killed_for_host_memory_is_tried_again_and_the_message_names_me
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.exit_codes import ExitCode
 from orchestrator.finish import report_command
 from orchestrator.workspace import Workspace
+from tests.patience import PATIENCE_SECONDS
 
 
 def started(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -22,7 +23,7 @@ def started(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

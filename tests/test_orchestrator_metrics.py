@@ -19,6 +19,7 @@ from orchestrator.tally import SweepTally
 from orchestrator.worker import CellReport
 from results.ledger import Ledger
 from search_spaces.catalog import STUDIES
+from tests.patience import PATIENCE_SECONDS
 
 SECRET_USERS = ("user_hidden_1", "user_hidden_2")
 PLAN = make_plan(
@@ -26,7 +27,6 @@ PLAN = make_plan(
     study=STUDIES["global"],
     facts=Facts("d", {"val": "v", "test": "t"}, SECRET_USERS, "m", "p", "float32"),
 )
-SECONDS = 60
 
 
 def kept(ledger: Ledger, cell: PlannedCell) -> CellReport:
@@ -65,7 +65,7 @@ def test_the_endpoint_shows_our_metrics_and_no_user(tiny_ray: None, tmp_path: Pa
         "sweep_macro_rouge_l{",
         "sweep_tokens_per_second{",
     ]
-    until = time.monotonic() + SECONDS
+    until = time.monotonic() + PATIENCE_SECONDS
     text = ""
     while not all(name in text for name in wanted) and time.monotonic() < until:
         time.sleep(1)

@@ -26,6 +26,7 @@ from tasks.cell import CellOutcome, CellSpec, SlotReport
 from tasks.config import LoraConfig
 from tasks.kept import with_kept
 from tests.faults import CountRecords
+from tests.patience import PATIENCE_SECONDS
 from tests.shared_studies import PERSONA_PREDICTION, copy_of_study
 
 
@@ -169,7 +170,7 @@ def test_a_failed_user_is_repeated_to_the_undisturbed_tables(
         [*command, "--only-failed"],
         env={**os.environ, CRASH_VARIABLE: "before-record"},
         capture_output=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert killed.returncode == CRASH_CODE
@@ -203,7 +204,7 @@ def test_a_kill_while_a_record_is_replaced_loses_nothing(
         [*command, "--only-failed"],
         env={**os.environ, CRASH_VARIABLE: "before-replacing"},
         capture_output=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert killed.returncode == CRASH_CODE

@@ -30,6 +30,7 @@ from search_spaces.space import (
     Study,
 )
 from tasks.base_model import EMBEDDED_FOLDER
+from tests.patience import wait_for
 
 pytestmark = [
     pytest.mark.ray,
@@ -110,15 +111,11 @@ def other_cluster() -> Iterator[str]:
 
 
 def _wait_for(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(60):
+    def up() -> bool:
         assert head.poll() is None, log.read_text()
-        if "Ray runtime started" in log.read_text():
-            return
-        try:
-            head.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            continue
-    raise AssertionError(f"no Ray at {address}: {log.read_text()}")
+        return "Ray runtime started" in log.read_text()
+
+    wait_for(up, what=f"a Ray at {address}", every_seconds=0.5)
 
 
 def test_two_cpus(

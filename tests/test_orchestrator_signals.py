@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from orchestrator.exit_codes import ExitCode
+from tests.patience import PATIENCE_SECONDS
 
 PROGRAM = """
 import os, signal, sys
@@ -41,7 +42,11 @@ IN_A_SWEEP = """
 def ended(name: str, body: str) -> tuple[int, list[str]]:
     code = PROGRAM.format(name=name, body=body)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     return done.returncode, done.stdout.splitlines()
 

@@ -19,6 +19,7 @@ from results.object_store import ObjectStore, StoreError
 from results.stored_lock import stored_lock
 from tests.cluster_study import add_worker, ray_nodes
 from tests.faults import CountRecords
+from tests.patience import PATIENCE_SECONDS
 from tests.s3_server import VARIABLES
 from tests.shared_studies import GLOBAL, all_tables, finished_study
 
@@ -194,7 +195,7 @@ def test_killed_on_one_machine_it_goes_on_on_another(
         machine(monkeypatch, tmp_path / str(number))
         env = os.environ | {CRASH_VARIABLE: point}
         done = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=300, check=False
+            command, env=env, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
         )
         assert done.returncode == CRASH_CODE, f"{point}: {done.stdout}{done.stderr}"
         found = {

@@ -25,6 +25,7 @@ from orchestrator.status import read_status
 from results.ledger import Ledger
 from tasks.base_model import EMBEDDED_FOLDER
 from tests.faults import CountRecords
+from tests.patience import PATIENCE_SECONDS
 from tests.shared_studies import PER_PERSONA, PLANTED, copy_of_study
 
 pytestmark = [
@@ -319,7 +320,7 @@ def test_a_terminated_run_saves_what_it_has_and_goes_on(
     while started.poll() is None and (read_status(root) or {}).get("state") != "running":
         time.sleep(0.1)
     started.send_signal(signal.SIGTERM)
-    _, err = started.communicate(timeout=200)
+    _, err = started.communicate(timeout=PATIENCE_SECONDS)
     assert started.returncode == ExitCode.INTERRUPTED, err
     assert f"python -m orchestrator run --workspace {root}" in err
     status = read_status(root)

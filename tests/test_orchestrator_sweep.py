@@ -18,6 +18,7 @@ from orchestrator.plan import PlannedCell
 from orchestrator.sweep import SweepOptions, run_sweep
 from orchestrator.worker import CellReport, Places
 from tasks.cell import CellSpec
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.ray
 
@@ -160,7 +161,7 @@ def test_a_cell_that_raises_blocks_its_children_alone(tiny_ray: None, tmp_path: 
 
 def test_no_more_cells_are_said_to_run_than_can(tiny_ray: None, tmp_path: Path) -> None:
     def go_on() -> None:
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + PATIENCE_SECONDS
         while len(list(tmp_path.glob("began-*"))) < 2 and time.monotonic() < give_up:
             time.sleep(0.05)
         # Tune takes a third trial now, which waits for the resources of the two that run.

@@ -14,6 +14,7 @@ import pytest
 
 from results import lock as lock_module
 from results.lock import LOCK_FILE, LockError, acquire, read_holder, workspace_lock
+from tests.patience import PATIENCE_SECONDS
 
 HOLD = (
     "import os, sys; from pathlib import Path; from results.lock import acquire; "
@@ -115,7 +116,7 @@ def test_a_thread_keeps_the_heart_beating(tmp_path: Path, monkeypatch: pytest.Mo
     beat = lock_module.WorkspaceLock.beat
     monkeypatch.setattr(lock_module.WorkspaceLock, "beat", lambda self: beaten.set() or beat(self))
     with workspace_lock(tmp_path, heartbeat_seconds=0.001):
-        assert beaten.wait(timeout=30)
+        assert beaten.wait(timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("how", ["taken", "removed"])

@@ -12,6 +12,7 @@ import torch
 
 from tasks.config import TaskError
 from tasks.encoder import EMBEDDED, Encoder, check_encoder_exists, load_encoder
+from tests.patience import PATIENCE_SECONDS
 
 TEXTS = [
     "Setting the lights to 50% brightness and warm color.",
@@ -80,4 +81,4 @@ def test_module_and_embedded_encoder_leave_sentence_transformers_alone() -> None
         "load_encoder('embedded', device='cpu').encode(['a']); "
         "sys.exit('sentence_transformers' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS)
