@@ -22,6 +22,7 @@ import torch
 
 from data.hub_trouble import HubError, Trouble, ask_hub
 from tasks.config import ModelConfig, PromptConfig, TaskError
+from tasks.loading import check_loaded, loaded_or_refused
 from tasks.prompt import DEFAULT_PROMPT, template_sha256
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def load_base(
     model.eval().requires_grad_(False)
     _keep_differentiable(model)
     model = model if quantized else model.to(where)
-    _check_loaded(config, model, loaded)
+    check_loaded(config.name, model, loaded)
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -113,18 +114,6 @@ def load_base(
         fingerprint=model_fingerprint(config),
         template_sha256=template_sha256(tokenizer, prompt=prompt),
     )
-
-
-def _check_loaded(config: ModelConfig, model: PreTrainedModel, loaded: dict[str, Any]) -> None:
-    """Raise TaskError unless the model has all its weights and is computed as by its own code."""
-    from tasks.agreement import check_agreement
-    from tasks.weights_check import check_weights
-
-    try:
-        check_weights(model, loaded, quantized=hasattr(model, "hf_quantizer"))
-        check_agreement(model)
-    except TaskError as error:
-        raise TaskError(f"model {config.name!r} cannot be used: {error}") from error
 
 
 def _quantized(config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -179,10 +168,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 def check_model_exists(config: ModelConfig) -> None:
     """Raise TaskError unless the model can be found; reads no weights and downloads nothing."""
     check_quantization(config)
-    folder = _local_folder(config)
-    if folder is not None:
-        _check_folder(config, folder)
-    elif _cached_snapshot(config) is None:
+    if model_at_hand(config) is None:
         from huggingface_hub import HfApi
 
         _from_hub(config, lambda: HfApi().model_info(config.name, revision=config.revision))
@@ -375,21 +361,6 @@ def _loading(config: ModelConfig, load: Callable[[], T]) -> T:
         return loaded_or_refused(load)
     except TaskError as error:
         raise TaskError(f"model {config.name!r} cannot be used: {error}") from error
-
-
-def loaded_or_refused(load: Callable[[], T]) -> T:
-    """What ``load`` reads from files that may be anything; a TaskError where it cannot."""
-    try:
-        return load()
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise TaskError(f"its files cannot be loaded: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @lru_cache(maxsize=256)

@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from tasks.agreement import check_adapted_agreement, check_agreement
-from tasks.base_model import DTYPES, find_model, first_line, load_tokenizer, loaded_or_refused
+from tasks.base_model import DTYPES, find_model, load_tokenizer
 from tasks.config import ModelConfig, TaskError
+from tasks.loading import first_line, loaded_or_refused
 from tasks.runtime import decoder_of
 from tasks.stand_in import stand_in
 from tasks.traits import ModelTraits, positions_of
@@ -68,6 +69,11 @@ def _empty_model(folder: Path) -> PreTrainedModel:
             output_loading_info=True,
         )
     )
+    if quantization is not None and not (loaded["unexpected_keys"] or loaded["mismatched_keys"]):
+        raise TaskError(
+            "its config.json says that its weights are quantized, its files hold plain ones; take "
+            "quantization_config out of it (--set model.quantization=4bit quantizes plain weights)"
+        )
     check_weights(model, loaded, quantized=quantization is not None)
     return model
 

@@ -150,6 +150,13 @@ def test_quantized_files_need_their_package(folder: Path, monkeypatch: pytest.Mo
             inspect_model(ModelConfig(name=str(folder)))
 
 
+def test_plain_files_that_are_called_quantized_are_refused(folder: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    edit_config(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(TaskError, match=r"its files hold plain ones; .*model.quantization=4bit"):
+        inspect_model(ModelConfig(name=str(folder)))
+
+
 def test_quantized_files_are_told_from_missing_ones(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     base = load_base(ModelConfig(quantization="4bit"), device="cpu")

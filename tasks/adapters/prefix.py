@@ -12,6 +12,7 @@ from tasks.adapters.bank import AdapterBank, DropoutKey
 from tasks.config import PrefixConfig, TaskError
 from tasks.layout import Layout
 from tasks.runtime import Pass, Runtime
+from tasks.traits import positions_of
 
 NAME = "prefix"
 
@@ -31,8 +32,8 @@ class PrefixBank(AdapterBank):
     ) -> None:
         """``init_token_ids``: tokens of ``config.init_text``; repeated or cut to the length."""
         super().__init__(runtime, config=config, slots=slots)
-        room = int(runtime.model.config.max_position_embeddings)
-        if config.tokens >= room:
+        room = positions_of(runtime.model.config.to_dict())
+        if room is not None and config.tokens >= room:
             raise TaskError(
                 f"a prefix of {config.tokens} tokens does not fit: the model's context is {room}"
             )
