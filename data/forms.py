@@ -13,9 +13,7 @@ FIRST_BYTES = 1 << 16
 _LOOKED_AT = 5
 _SHOWN = 40
 
-_PANDAS = (
-    "import pandas; pandas.read_{kind}({file!r}).to_json({made!r}, orient='records', lines=True)"
-)
+_PANDAS = 'import pandas; pandas.read_{kind}({file}).to_json({made}, orient="records", lines=True)'
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x8b", "is compressed with gzip", "unpack it first: gunzip --keep {path}"),
     (b"\x28\xb5\x2f\xfd", "is compressed with Zstandard", "unpack it first: unzstd {path}"),
@@ -66,7 +64,10 @@ def _ways(path: Path) -> dict[str, str]:
     made = made if made != path else path.with_suffix(".lines.jsonl")
     file, into = shlex.quote(str(path)), shlex.quote(str(made))
     ways = {
-        kind: "python -c " + shlex.quote(_PANDAS.format(kind=kind, file=str(path), made=str(made)))
+        kind: "python -c "
+        + shlex.quote(
+            _PANDAS.format(kind=kind, file=json.dumps(str(path)), made=json.dumps(str(made)))
+        )
         for kind in ("parquet", "feather", "orc")
     }
     return ways | {"path": file, "made": into}

@@ -89,14 +89,14 @@ def _known_role(came: object, roles: Mapping[str, str]) -> str | None:
 
 
 def _how_to_map(came: object, roles: Mapping[str, str]) -> str:
-    known = f"known: {', '.join(roles)}"
+    known = f"known are {', '.join(roles)}"
     if not isinstance(came, str) or not came.strip():
         return known
     near = get_close_matches(role_key(came), roles, n=1, cutoff=0.8)
     meant = f"did you mean {near[0]!r}? " if near else ""
     setting = f"data.roles.{role_key(came)[:60]}"
     ways = (shlex.quote(f"{setting}={to}") for to in ("user", "assistant", SKIP))
-    return f"{meant}{known}; give it a meaning with --set {' or '.join(ways)}"
+    return f"{meant}say what it means with --set {' or '.join(ways)}; {known}"
 
 
 def _text(

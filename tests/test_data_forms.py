@@ -66,7 +66,7 @@ FORMS = {
     "arrow": (written(arrow_stream), "is an Arrow stream"),
     "pickle": (written(lambda sink: pd.DataFrame(ROWS).to_pickle(sink)), "is a Python pickle"),
     "pdf": (b"%PDF-1.7\n%\xe2\xe3\n", "is a PDF"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid x\n", "is a pointer of Git LFS"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid\n", "is a pointer of Git LFS"),
     "utf16": (LINES.encode("utf-16"), "is UTF-16,"),
     "utf16le": (LINES.encode("utf-16-le"), "is UTF-16LE"),
     "utf16be": (LINES.encode("utf-16-be"), "is UTF-16BE"),

@@ -445,6 +445,42 @@ def test_messages_that_users_share_are_counted(tmp_path):
     assert stats["messages_shared_by_users"] == 3
 
 
+def test_what_is_assumed_or_left_out_is_told(tmp_path):
+    rows = rows_of("a") + rows_of("b") + rows_of("c", exchanges=5)
+    for n, row in enumerate(rows):
+        row["session_id"] = f"s{n + 1}" if row["persona_id"] == "a" else 2**63 + n
+        row["messages"].insert(1, {"role": "tool", "content": [{"type": "image"}]})
+    rows[5]["timestamp"] = "2024-05-01"
+    source = str(write_rows(tmp_path / "x.jsonl", rows[::-1]))
+    with pytest.raises(DataError, match=r"--set data\.roles\.tool=user or data\.roles\.tool=assis"):
+        prepare(source, workspace=tmp_path / "w")
+    assert load_prepared(tmp_path / "w") is None
+    settings = DataSettings(roles={"tool": "skip"})
+    prepared = prepare(source, workspace=tmp_path / "w", settings=settings)
+    assert [warning.partition(")")[0] for warning in prepared.warnings[:2]] == [
+        "order of sessions: for 1 user (user_a",
+        "order of sessions: for 1 user (user_b",
+    ]
+    counts = read_json(tmp_path / "w/data/cleaned/cleaning_stats.json")["counts"]
+    assert counts == {
+        "items_repeating_earlier_splits": 0,
+        "messages_skipped": 15,
+        "users_in_natural_id_order": 1,
+        "users_order_assumed": 2,
+        "users_renumbered": 3,
+        "users_with_some_timestamps_missing": 1,
+    }
+    a, b, _ = read_users(prepared.shards)
+    assert [session.messages[0].text.split()[4] for session in a.sessions] == list("01234")
+    assert [session.session_id for session in b.sessions] == [0, 1, 2, 3, 4]
+    told = (tmp_path / "w/data/cleaned/schema.md").read_text(encoding="utf-8")
+    assert "For 2 users that is only assumed to be time order." in told
+    # The same again is the same, and another meaning is other data.
+    assert prepare(source, workspace=tmp_path / "w", settings=settings) == prepared
+    with pytest.raises(DataError, match=r"roles \{'tool': 'skip'\}, now \{\}"):
+        prepare(source, workspace=tmp_path / "w")
+
+
 def test_nobody_left_is_an_error(tmp_path):
     rows = rows_of("a", exchanges=1)
     source = write_rows(tmp_path / "x.jsonl", rows)
