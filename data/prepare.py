@@ -18,6 +18,7 @@ from pathlib import Path
 from data.catalog import Source, resolve_source
 from data.clusters import Clustering, cluster_users
 from data.dictionary import schema_text
+from data.formulas import formula_warnings
 from data.hub import FULL_SETS, parse_location
 from data.items import combined_sha256
 from data.language import language_warnings
@@ -183,7 +184,7 @@ def _check(tally: Tally, kind: Source, location: str, scan: Scan) -> None:
     if kind.name == "hub":
         _check_full_set(tally, parse_location(location)[0], scan)
     validate_splits(tally.splits)
-    check_leaks(tally.items, tally.repeated, settings=tally.settings)
+    check_leaks(tally.items, tally.leaked, settings=tally.settings)
 
 
 def _check_full_set(tally: Tally, name: str, scan: Scan) -> None:
@@ -210,6 +211,7 @@ def _finish(
     """Everything that needs all users: cold start, clusters, statistics, index."""
     settings = tally.settings
     warnings = tally.doubts + dominance_warnings(tally.items, settings=settings)
+    warnings += formula_warnings(tally.formulas)
     warnings += language_warnings({user: facts["english"] for user, facts in tally.facts.items()})
     by_id = {tally.persona_ids[user]: items for user, items in tally.items.items()}
     chosen = choose_cold_start(by_id, share=settings.cold_start_share, seed=settings.seed)

@@ -90,6 +90,17 @@ class Tally:
         """Number of items per user that were taken out as repeats of earlier splits."""
         return {key: facts["repeated"] for key, facts in self.facts.items()}
 
+    @property
+    def formulas(self) -> dict[str, int]:
+        """Number of them that are exchanges which the user has again and again."""
+        return {key: facts["formulas"] for key, facts in self.facts.items()}
+
+    @property
+    def leaked(self) -> dict[str, int]:
+        """Number of them that are not: what a copied session would leave."""
+        formulas = self.formulas
+        return {key: taken - formulas[key] for key, taken in self.repeated.items()}
+
     def styles(self, users: Iterable[str]) -> dict[str, Style]:
         """Styles of the given users."""
         return {user: Style(**self.facts[user]["style"]) for user in users}
@@ -129,7 +140,8 @@ def check_leaks(
 ) -> None:
     """Raise DataError where too many of a user's items repeat earlier exchanges.
 
-    ``items`` are those that are left, ``repeated`` those that were taken out.
+    ``items`` are those that are left, ``repeated`` those that were taken out, without the
+    exchanges that the user has again and again.
     """
     if settings.allow_leaks:
         return
@@ -173,7 +185,10 @@ def check_written(cleaning: Json, splits: Json, *, settings: DataSettings) -> No
     """
     users = splits["users"]
     items = {user: sum(entry["items"].values()) for user, entry in users.items()}
-    repeated = {user: entry["repeated_items_taken_out"] for user, entry in users.items()}
+    repeated = {
+        user: entry["repeated_items_taken_out"] - entry.get("of_them_recurring_formulas", 0)
+        for user, entry in users.items()
+    }
     check_bad_rows(cleaning["bad_rows"], allowed=settings.skip_bad_rows)
     check_leaks(items, repeated, settings=settings)
     dominance_warnings(items, settings=settings)
@@ -243,6 +258,7 @@ def split_stats(
             "sessions": {split: len(tally.splits[user][split]) for split in SPLITS},
             "items": facts["items"],
             "repeated_items_taken_out": facts["repeated"],
+            **({"of_them_recurring_formulas": facts["formulas"]} if facts["formulas"] else {}),
             "share_of_items": round(items[user] / whole, 6),
             "cold_start": user in cold_start,
             "cluster": clustering.cluster_of.get(user),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.clean import clean_user
+from data.formulas import recurring_formulas
 from data.items import user_items_sha256
 from data.language import user_seems_english
 from data.naming import user_key
@@ -60,7 +61,8 @@ def prepare_user(raw: RawUser, *, settings: DataSettings) -> UserResult:
         cleaned=b"".join(map(dialogue_line, dialogues)),
         message_hashes=hashes,
         message_times=times,
-        facts=_facts(raw, user, counts=counts, repeated=repeated, settings=settings),
+        facts=_facts(raw, user, counts=counts, repeated=repeated, settings=settings)
+        | {"formulas": recurring_formulas(items, settings=settings) if repeated else 0},
     )
 
 

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from results.analysis import Analysis
 from results.checkpoints import CHECKPOINTS_FILE, checkpoints, write_checkpoints
 from results.contrasts import BASELINE, is_swapped
-from results.decisions import Decision, recommendation
+from results.decisions import Decision
 from results.document import (
     Block,
     Section,
@@ -45,7 +45,7 @@ from results.report_frame import (
 )
 from results.report_results import persona_section, results_section, summary_section
 from results.report_tables import title_of, users_table
-from results.summary import recommendations_sections, summary_sections
+from results.summary import advise, recommendations_sections, summary_sections
 from results.wording import arm_title, number, plural
 
 MAX_USERS = 300
@@ -90,7 +90,7 @@ def write_report(
         The paths written.
     """
     told = cast(Facts, dict(facts))
-    advice = recommendation(list(decisions))
+    advice = advise(analysis, decisions)
     by_name = {figure.name: figure for figure in figures}
     done = checkpoints(analysis, facts=told, figures=figures)
     shown_users = chosen_users(analysis)

@@ -67,6 +67,19 @@ def _metric_lines(analysis: Analysis, arms: Sequence[str]) -> tuple[str, ...]:
     return tuple(lines) or ("n/a: no other metric was scored.",)
 
 
+def advise(analysis: Analysis, decisions: Sequence[Decision]) -> list[str]:
+    """The rules' advice; none where the metric that they read is 0 for everything."""
+    means = analysis.macro.loc[analysis.macro["metric"] == analysis.primary_metric, "mean"].dropna()
+    if means.ne(0).any():
+        return recommendation(list(decisions))
+    title = title_of(analysis)
+    nothing = f"{title} is 0 throughout, for every arm" if len(means) else f"{title} has no score"
+    return [
+        f"No rule can speak for or against an adapter: {nothing}. Take a base model that answers "
+        "in the users' language, or train for longer."
+    ]
+
+
 def recommendations_sections(
     analysis: Analysis, decisions: Sequence[Decision], facts: Facts
 ) -> list[Section]:
@@ -81,7 +94,7 @@ def recommendations_sections(
         "High variance: the lower bounds of the helped and of the hurt share both lie above "
         f"{share(limits.high_variance_share)}.",
     )
-    advice: list[Block] = [*warned(facts), Bullets(items=tuple(recommendation(list(decisions))))]
+    advice: list[Block] = [*warned(facts), Bullets(items=tuple(advise(analysis, decisions)))]
     advice += [Text(text=f"To be read with care: {trust}.", tone="note")] if trust else []
     rules = [
         _section(

@@ -326,6 +326,22 @@ def test_leaks_above_the_share_stop_unless_allowed(tmp_path):
     assert prepared.counts["items"] == 36
 
 
+def test_habits_are_taken_out_and_told_without_a_stop(tmp_path):
+    rows = rows_of("a", exchanges=2)
+    for row in rows:
+        row["messages"] += [
+            {"role": "user", "text": "谢谢你帮忙"},
+            {"role": "assistant", "text": "不客气，随时找我。"},
+        ]
+    source = write_rows(tmp_path / "x.jsonl", rows)
+    prepared = prepare(str(source), workspace=tmp_path / "w")
+    assert prepared.warnings[0].startswith("2 items (of 1 of 1 users) are exchanges that")
+    stats = read_json(tmp_path / "w/data/splits/split_stats.json")["users"]["user_a"]
+    assert stats["repeated_items_taken_out"] == stats["of_them_recurring_formulas"] == 2
+    # What is there is held to the same rule.
+    assert prepare(str(source), workspace=tmp_path / "w").data_sha256 == prepared.data_sha256
+
+
 def test_a_dominant_user_is_a_warning_and_an_error_when_strict(tmp_path):
     rows = [row for n in range(20) for row in rows_of(str(n), exchanges=1)]
     rows += rows_of("talker", exchanges=4)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.clean import clean_user
+from data.formulas import recurring_formulas
 from data.items import items_sha256
 from data.reading import RawSession, RawUser
 from data.schema import (
@@ -99,6 +100,33 @@ def test_repeats_inside_one_split_stay():
     sessions, repeated = split_user(items, settings=DEFAULT)
     assert repeated == 0
     assert [len(s.item_turns) for s in sessions] == [1, 1, 1, 2, 1]
+
+
+THANKS = ("谢谢你帮忙", "不客气，随时找我。")
+
+
+def own(number: int, *pairs: tuple[str, str]) -> tuple[Dialogue, tuple[int, ...]]:
+    return dialogue(number, (f"new {number}", f"answer {number}"), *pairs)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "habits"),
+    [
+        # Train 0 1, online 2, val 3, test 4: thanks everywhere, and beside something new.
+        ([own(n, THANKS) for n in range(5)], 2),
+        # In two earlier sessions only: a habit for the test alone.
+        ([own(0), *(own(n, THANKS) for n in range(1, 5))], 1),
+        # Sessions that hold nothing else are taken for copies.
+        ([dialogue(n, THANKS) for n in range(5)], 0),
+        # More than half of the session repeats.
+        ([own(n, THANKS, ("bye", "see you")) for n in range(5)], 0),
+        ([own(n) for n in range(4)] + [dialogue(4, ("new 0", "answer 0"), ("x", "y"))], 0),
+    ],
+)
+def test_exchanges_that_come_again_and_again_are_no_copies(sessions, habits):
+    assert recurring_formulas(sessions, settings=DEFAULT) == habits
+    _, repeated = split_user(sessions, settings=DEFAULT)
+    assert repeated >= habits
 
 
 def test_obstacles_name_the_reason():

@@ -13,6 +13,7 @@ from results.analysis import analyze
 from results.decisions import decide
 from results.nothing_scored import scoring_warnings
 from results.report import write_report
+from results.summary import advise
 from tests.results_study import fake_collected
 
 
@@ -30,6 +31,8 @@ def test_a_metric_that_is_0_throughout_is_named():
     collected.table.loc[collected.table["metric"] == "rouge_l", "value"] = 0.0
     (line,) = scoring_warnings(collected.table, analyzed(collected))
     assert line.startswith("ROUGE-L is 0 throughout, for every arm: it cannot tell them apart")
+    (advice,) = advise(analyzed(collected), decide(analyzed(collected)))
+    assert advice.startswith("No rule can speak for or against an adapter: ROUGE-L is 0 throughout")
     one = collected.table["arm"].eq("lora_all") & collected.table["metric"].eq("rouge_l")
     collected.table.loc[one, "value"] = 0.01
     assert scoring_warnings(collected.table, analyzed(collected)) == ()
