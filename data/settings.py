@@ -44,7 +44,7 @@ class DataSettings(BaseModel):
     clusters: Annotated[tuple[int, int], Field(strict=False)] = (5, 10)
     """Fewest and most style clusters that are tried."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    users: int | None = Field(default=None, ge=1)
+    users: int | None = Field(default=None, ge=1, le=1_000_000)
     """Take the first N users in the order of their ids; for ``synthetic`` also: make N users."""
     sessions: int = Field(default=50, ge=1)
     """Sessions per user that the ``synthetic`` source makes."""

@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 from orchestrator.exit_codes import InputError
+from orchestrator.given_paths import given_path
 from orchestrator.settings import Settings
 from orchestrator.worker import Places
 from tasks.config import AdapterConfig, LoraConfig, PrefixConfig
@@ -28,7 +29,12 @@ def adopted_sha256(settings: Settings) -> dict[str, str]:
 
 def _folders(settings: Settings) -> dict[str, Path]:
     named = {"lora": settings.shared.lora_from, "prefix": settings.shared.prefix_from}
-    return {kind: Path(name).expanduser() for kind, name in named.items() if name is not None}
+    return {kind: _folder(kind, name) for kind, name in named.items() if name is not None}
+
+
+def _folder(kind: str, name: str) -> Path:
+    given_path(name, option=f"shared.{kind}_from")
+    return Path(name).expanduser()
 
 
 def _sha256(kind: str, folder: Path) -> str:
