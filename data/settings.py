@@ -61,7 +61,7 @@ class DataSettings(BaseModel):
     roles: dict[str, Literal["user", "assistant", "system", "skip"]] = Field(default_factory=dict)
     """What names of roles mean beside the known ones, or instead: ``data.roles.tool=skip`` leaves
     such messages out. Case and surrounding spaces make no difference."""
-    users: int | None = Field(default=None, ge=1)
+    users: int | None = Field(default=None, ge=1, le=1_000_000)
     """Take the first N users in the order of their ids; for ``synthetic`` also: make N users."""
     sessions: int = Field(default=50, ge=1)
     """Sessions per user that the ``synthetic`` source makes."""

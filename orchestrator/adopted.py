@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from orchestrator.exit_codes import InputError
+from orchestrator.given_paths import given_path
 from orchestrator.settings import Settings
 from orchestrator.worker import Places
 from tasks.config import AdapterConfig, LoraConfig, ModelConfig, PrefixConfig, TaskError
@@ -67,7 +68,12 @@ def _check_folder(folder: Path, wanted: AdapterConfig, model: ModelConfig, _dige
 
 def _folders(settings: Settings) -> dict[str, Path]:
     named = {"lora": settings.shared.lora_from, "prefix": settings.shared.prefix_from}
-    return {kind: Path(name).expanduser() for kind, name in named.items() if name is not None}
+    return {kind: _folder(kind, name) for kind, name in named.items() if name is not None}
+
+
+def _folder(kind: str, name: str) -> Path:
+    given_path(name, option=f"shared.{kind}_from")
+    return Path(name).expanduser()
 
 
 def _sha256(kind: str, folder: Path) -> str:

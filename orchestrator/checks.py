@@ -13,6 +13,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,8 +24,10 @@ from data.manifest import load_prepared
 from data.schema import DataError
 from orchestrator.cluster import check_shared_storage, ray_session
 from orchestrator.exit_codes import InfrastructureError
+from orchestrator.home import can_be_made, home, private_folder
 from orchestrator.left_out import assumed_order
 from orchestrator.placement import Machine, this_machine
+from orchestrator.ray_environment import token_path
 from orchestrator.split_check import check_splits
 from orchestrator.workspace import Workspace
 from results.ledger import Ledger
@@ -107,6 +110,8 @@ def examine_machine(workspace: Workspace, *, address: str | None = None) -> list
         _gpus(),
         _memory(),
         _disk(workspace.root),
+        _home(),
+        _temporary(),
         _hub_cache(),
         _token(),
         _authentication(),
@@ -176,9 +181,9 @@ def _hub_cache() -> Check:
     """Where models and data sets from the hub are kept, once a node."""
     from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
-    place = next(p for p in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if p.is_dir())
-    if not os.access(place, os.W_OK) and not HF_HUB_OFFLINE:
-        return Check("hub cache", "warning", f"{place} cannot be written: hub models will not load")
+    if not can_be_made(Path(HF_HUB_CACHE)) and not HF_HUB_OFFLINE:
+        text = f"{HF_HUB_CACHE} cannot be written: hub models will not load; give HF_HOME=FOLDER"
+        return Check("hub cache", "warning", text)
     offline = "; offline: only what is in it" if HF_HUB_OFFLINE else ""
     kept = len(list(Path(HF_HUB_CACHE).glob("models--*")))
     return Check("hub cache", "ok", f"{kept} models, {HF_HUB_CACHE}{offline}")
@@ -260,10 +265,47 @@ def _storage(workspace: Workspace, address: str) -> Check:
 
 def _token() -> Check:
     """Ray writes its token so that every user of the machine can read it."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(given) if given else token_path()
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return Check("Ray token", "ok", "given in RAY_AUTH_TOKEN")
+    if path is None or not (path.is_file() or can_be_made(path.parent)):
+        where = "there is no home folder" if path is None else f"{path} cannot be written"
+        return Check(
+            "Ray token",
+            "warning",
+            f"{where}: each run makes a token of its own; to keep one, or to join a cluster, give "
+            "RAY_AUTH_TOKEN, or HOME=FOLDER",
+        )
     if not path.is_file():
         return Check("Ray token", "ok", "none yet; made at the first start")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         return Check("Ray token", "failed", f"others can read it: chmod 600 {path}")
     return Check("Ray token", "ok", "readable by its owner alone")
+
+
+def _home() -> Check:
+    """Libraries keep their caches below it."""
+    place = home()
+    if place is None or place == private_folder():
+        made = "" if place is None else f"; for now it is {place}"
+        return Check("home", "warning", f"none for user id {os.getuid()}{made}; give HOME=FOLDER")
+    if not can_be_made(place):
+        text = f"{place} cannot be written: caches are made anew; give HOME=FOLDER"
+        return Check("home", "warning", text)
+    return Check("home", "ok", str(place))
+
+
+def _temporary() -> Check:
+    """Where Python and Ray put temporary files."""
+    try:
+        place = Path(tempfile.gettempdir())
+    except OSError as error:
+        return Check("temporary files", "failed", f"{error.strerror}; give a folder in TMPDIR")
+    given = os.environ.get("TMPDIR")
+    if given and Path(given).absolute() != place:
+        return Check("temporary files", "warning", f"TMPDIR={given} cannot be used; {place} is")
+    free = shutil.disk_usage(place).free
+    state: Literal["ok", "warning"] = "ok" if free >= FREE_BYTES else "warning"
+    return Check("temporary files", state, f"{free / 2**30:.1f} GiB free at {place}")

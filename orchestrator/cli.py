@@ -19,7 +19,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.exit_codes import ExitCode, InfrastructureError, InputError, Interrupted
+from orchestrator.given_paths import NO_PATH, given_folder
+from orchestrator.home import prepare_home
 from orchestrator.redaction import redacted
+from orchestrator.terminal import is_unicode, print_what_can_be_shown
 from results.lock import LockError
 from search_spaces.catalog import STUDIES
 from search_spaces.space import Study
@@ -94,6 +97,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    print_what_can_be_shown()
+    prepare_home()
     try:
         result = app(list(arguments) if arguments is not None else None, standalone_mode=False)
         return int(result or 0)
@@ -112,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _refuse(str(error.format_message()))
         if _is_ours(error):
             return _refuse(str(error))
+        if isinstance(error, OSError) and error.errno in NO_PATH:
+            return _refuse(f"{str(error.filename)[:80]!r} is no path: {error.strerror}")
         if isinstance(error, OSError):
             return _refuse(_disk_words(error), code=ExitCode.INFRASTRUCTURE)
         # Not Python's own exit code, which is that of failed trials.
@@ -311,6 +318,11 @@ def _say(text: str) -> None:
     out.print(told, markup=False, highlight=False, soft_wrap=whole)
 
 
+def _print_json(text: str) -> None:
+    """A document: its text is whole in any encoding."""
+    out.print_json(text, ensure_ascii=not is_unicode(out.file))
+
+
 def _show_outcome(outcome: Any, workspace: Any) -> None:
     from orchestrator.sweep_view import duration
 
@@ -431,7 +443,7 @@ def _show_plan(
     refresh(request.workspace)
     outlook = look_ahead(request, prices=prices, probe=probe)
     if as_json:
-        out.print_json(json.dumps(outlook.as_json(), allow_nan=False))
+        _print_json(json.dumps(outlook.as_json(), allow_nan=False))
         return ExitCode.DONE
     title = f"Plan of study {request.study.name}"
     out.print(plan_table(outlook.rows, title=title))
@@ -564,7 +576,7 @@ def status(
     elif watch:
         watch_status(place, out)
     elif as_json:
-        out.print_json(status_json(known_status(place)))
+        _print_json(status_json(known_status(place)))
     else:
         out.print(status_view(known_status(place)))
     return ExitCode.DONE
@@ -654,9 +666,13 @@ def build_model_command(
     """
     from orchestrator.building import build_embedded
 
+    if into is not None:
+        given_folder(str(into), option="--into")
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise InputError(f"--minutes {minutes:g}: a number above 0 is wanted")
     out.print("Making the neutral dialogues and training …", highlight=False)
     provenance = build_embedded(into, minutes=minutes, seed=seed)
-    out.print_json(provenance.model_dump_json())
+    _print_json(provenance.model_dump_json())
     return ExitCode.DONE
 
 
@@ -668,7 +684,7 @@ def config_schema() -> int:
     """
     from orchestrator.settings import settings_schema
 
-    out.print_json(json.dumps(settings_schema()))
+    _print_json(json.dumps(settings_schema()))
     return ExitCode.DONE
 
 
@@ -731,6 +747,7 @@ def data_synthesize(
     """
     from data.synthetic import write_synthetic
 
+    given_folder(str(into), option="--into")
     into.mkdir(parents=True, exist_ok=True)
     write_synthetic(into, users=users, sessions=sessions, seed=seed, signal=signal)
     out.print(f"{users} users × {sessions} sessions in {into}", markup=False, highlight=False)

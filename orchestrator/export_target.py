@@ -15,6 +15,8 @@ from pathlib import Path
 
 from data.writing import write_text
 from orchestrator.exit_codes import InfrastructureError, InputError
+from orchestrator.given_paths import given_path
+from orchestrator.home import home
 from orchestrator.workspace import Workspace
 
 MARKER = ".persona-sweep-export"
@@ -29,7 +31,7 @@ def check_target(asked: Path, workspace: Workspace, *, overwrite: bool) -> Path:
     Raises:
         InputError: it holds what is not an export's, or a place that no export may take.
     """
-    folder = asked.expanduser().resolve()
+    folder = given_path(str(asked), option="--into")
     _check_place(asked, folder, workspace)
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
@@ -57,7 +59,7 @@ def _check_place(asked: Path, folder: Path, workspace: Workspace) -> None:
     root = workspace.root.resolve()
     for place, name in (
         (Path(folder.anchor), "the root folder"),
-        (Path.home().resolve(), "your home folder"),
+        ((home() or root).resolve(), "your home folder"),
         (root, "the workspace"),
         (Path.cwd().resolve(), "the current folder"),
     ):

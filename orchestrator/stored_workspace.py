@@ -19,6 +19,8 @@ from pathlib import Path
 from data.manifest import MANIFEST, SHARDS
 from orchestrator.exit_codes import InfrastructureError, InputError
 from orchestrator.finish import REGISTRY_FILE, SUMMARY_FILE
+from orchestrator.given_paths import given_folder
+from orchestrator.home import can_be_made, home
 from orchestrator.status import STATUS_FILE
 from orchestrator.worker import Places
 from orchestrator.workspace import Workspace
@@ -46,12 +48,7 @@ def workspace_at(text: str) -> Workspace:
         InputError: an address of another kind, one without a bucket, or no folder.
     """
     if "://" not in text:
-        root = Path(text).expanduser().resolve()
-        for place in (root, *root.parents):
-            if place.exists() and not place.is_dir():
-                inside = "" if place == root else f" ({place} is one)"
-                raise InputError(f"--workspace {text} is a file{inside}; a folder is wanted")
-        return Workspace(root)
+        return Workspace(given_folder(text, option="--workspace"))
     if not text.startswith(SCHEME):
         raise InputError(f"--workspace {text}: a folder or s3://BUCKET/FOLDER is wanted")
     try:
@@ -63,11 +60,30 @@ def workspace_at(text: str) -> Workspace:
 
 def working_copy(uri: str) -> Path:
     """The folder of this machine that a workspace in a bucket is worked on in."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    parent = Path(os.environ.get(CACHE_VARIABLE) or Path(cache) / "persona-sweep")
+    parent = _cache()
     name = uri.removeprefix(SCHEME).replace("/", "-")[:60]
     digest = hashlib.sha256(uri.encode()).hexdigest()[:8]
-    return (parent / f"{name}-{digest}").expanduser().resolve()
+    return parent / f"{name}-{digest}"
+
+
+def _cache() -> Path:
+    """Where the working copies are.
+
+    Raises:
+        InputError: it cannot be known, or not be made.
+    """
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return given_folder(given, option=CACHE_VARIABLE)
+    kept = os.environ.get("XDG_CACHE_HOME")
+    parent = Path(kept) if kept else None if home() is None else Path(str(home())) / ".cache"
+    if parent is None or not can_be_made(parent / "persona-sweep"):
+        where = "there is no home folder" if parent is None else f"{parent} cannot be written"
+        raise InputError(
+            f"a workspace in a bucket needs a working copy here, and {where}: give a folder with "
+            f"room in {CACHE_VARIABLE}, or HOME=FOLDER"
+        )
+    return (parent / "persona-sweep").resolve()
 
 
 class Mirror:

@@ -17,7 +17,7 @@ from orchestrator.adopted import adopted_sha256, bring_adopted
 from orchestrator.choices import Choices, with_choices
 from orchestrator.cluster import RaySession, check_shared_storage, ray_session
 from orchestrator.embedding import with_clusters
-from orchestrator.exit_codes import ExitCode
+from orchestrator.exit_codes import ExitCode, InputError
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
 from orchestrator.forecast import Forecast, Probed, forecast_plan, is_worth_it, keep_forecast
 from orchestrator.keeper import source_commit
@@ -97,6 +97,11 @@ def check_request(request: Request) -> Placement:
         DataError, TaskError, InputError: what is wrong and what to do.
     """
     settings = request.settings
+    if request.only_failed and not request.workspace.ledger.is_dir():
+        raise InputError(
+            f"--only-failed repeats what failed, and nothing was run in {request.workspace.name} "
+            "yet: leave it out, or give another --workspace"
+        )
     check_trackers(settings.tracking)
     source, location = resolve_source(settings.data.source)
     if source.place in ("FOLDER", "FILE"):

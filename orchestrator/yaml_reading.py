@@ -1,6 +1,7 @@
 """YAML with line numbers, strict where YAML surprises: duplicate keys, ``no`` as false, tabs.
 
 Numbers follow the YAML 1.2 core schema, so ``1e-4`` is a number (YAML 1.1 reads it as text).
+Anchors and merge keys (``<<: *name``) are honoured; of YAML 1.1 they are the part people use.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,10 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}"
+
+
+MOST_DIGITS = 100
+"""Of a whole number: far above any setting, far below what Python refuses to read."""
 
 
 class _DoubtfulError(ValueError):
@@ -94,9 +100,11 @@ def _leaves(
 ) -> Iterator[Entry]:
     """Settings below a mapping; ``given``: lines of those so far, however they were spelled."""
     seen: dict[str, int] = {}
-    for key_node, value_node in node.value:
+    for key_node, value_node, merged in _pairs(node, name, problems):
         line = key_node.start_mark.line + 1
         where = f"{name}:{line}"
+        if merged and isinstance(key_node, yaml.ScalarNode) and str(key_node.value) in seen:
+            continue  # A mapping's own names win over merged ones, and earlier over later ones.
         if not isinstance(key_node, yaml.ScalarNode):
             problems.append(Problem(where, "a name must be plain text"))
             continue
@@ -120,6 +128,30 @@ def _leaves(
             problems.append(Problem(where, f"{'.'.join(here)}: {doubt}"))
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+"""Of a plain ``<<``."""
+
+
+def _pairs(
+    node: yaml.MappingNode, name: str, problems: list[Problem]
+) -> Iterator[tuple[yaml.Node, yaml.Node, bool]]:
+    """Names and values of a mapping, its own first, then those that ``<<`` merges into it."""
+    merges = []
+    for key, value in node.value:
+        if key.tag == _MERGE:
+            merges.append((key, value))
+        else:
+            yield key, value, False
+    for key, value in merges:
+        for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if isinstance(source, yaml.MappingNode):
+                yield from ((k, v, True) for k, v, _ in _pairs(source, name, problems))
+            else:
+                where = f"{name}:{key.start_mark.line + 1}"
+                message = "<< merges a section, as `<<: *name`, or a list of sections"
+                problems.append(Problem(where, message))
+
+
 def _value(node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_value(entry) for entry in node.value]
@@ -140,9 +172,14 @@ def _plain(text: str) -> Any:
     if text.lower() in _TRUTH:
         return _TRUTH[text.lower()]
     if _INT.fullmatch(text):
+        if len(text) > MOST_DIGITS:
+            raise _DoubtfulError(f"{text[:12]}… is too long for a number")
         return int(text)
     if _FLOAT.fullmatch(text):
-        return float(text)
+        number = float(text)
+        if not isfinite(number):
+            raise _DoubtfulError(f"{text[:20]} is too large for a number")
+        return number
     if _NOT_FINITE.fullmatch(text):
         raise _DoubtfulError(f"{text} is not a finite number")
     return text

@@ -251,10 +251,14 @@ def _local_folder(config: ModelConfig) -> Path | None:
     """The folder a name means, or None for a hub id; TaskError for what can be neither."""
     if config.name == EMBEDDED:
         return EMBEDDED_FOLDER
-    path = Path(config.name).expanduser()
-    if path.is_dir():
-        return path
-    parent = path.parent if path.parent.is_dir() else Path()
+    try:
+        path = Path(config.name).expanduser()
+        if path.is_dir():
+            return path
+        parent = path.parent if path.parent.is_dir() else Path()
+    except (OSError, RuntimeError) as error:  # A home that is nobody's, a name too long.
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise TaskError(f"model {config.name[:80]!r} is no folder: {reason}") from error
     siblings = [folder.name for folder in parent.iterdir() if folder.is_dir()]
     # A bare name is looked for among the shipped ones too; `gpt2` must not become a slip of `gp`.
     names = [*siblings, EMBEDDED] if path.parent == Path() else siblings

@@ -1,4 +1,4 @@
-"""A Ray of this machine: it starts on the second try, without a dashboard, under a long TMPDIR."""
+"""A Ray of this machine: started on the second try, without a dashboard, under a long TMPDIR."""
 
 from __future__ import annotations
 

@@ -209,3 +209,32 @@ def test_shares_of_the_decision_rules_are_settable_and_bounded() -> None:
     assert (own.stable_share_hurt, own.high_variance_share) == (0.2, 0.0)
     with pytest.raises(SettingsError, match="stable_share_hurt"):
         resolve_settings(study, options=["statistics.stable_share_hurt=1.5"])
+
+
+def test_merge_keys_are_honoured(tmp_path: Path) -> None:
+    path = tmp_path / "merge.yaml"
+    path.write_text(
+        "shared:\n  lora: &l {learning_rate: 1e-4, epochs: 4}\n  prefix: &p {epochs: 7}\n"
+        "personal:\n  lora:\n    <<: *l\n    epochs: 1\n  prefix:\n    <<: [*p, *l]\n"
+        "cluster: {<<: {lora: *l}}\n"
+    )
+    found = resolve_settings(STUDIES["per_persona"], config=path)
+    assert found.personal.lora.learning_rate == 1e-4
+    assert found.personal.lora.epochs == 1, "a section's own settings win"
+    assert (found.personal.prefix.epochs, found.personal.prefix.learning_rate) == (7, 1e-4)
+    assert found.cluster.lora.epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lora:\n  <<: 3\n", "study.yaml:2: << merges a section, as `<<: *name`"),
+        ("lora: &a\n  <<: *a\n", "is nested too deeply, or in itself"),
+        ("lora: &a {rnk: 3}\nprefix:\n  <<: *a\n", "unknown setting 'lora.rnk'"),
+        ('lora: {"<<": {rank: 3}}\n', "unknown setting 'lora.<<.rank'"),
+        ("seeds: [1" + "0" * 5000 + "]\n", "is too long for a number"),
+        ("lora: {alpha: 1e999}\n", "1e999 is too large for a number"),
+    ],
+)
+def test_bad_merges_and_numbers(text: str, message: str, tmp_path: Path) -> None:
+    assert message in "\n".join(problems(text, tmp_path))
