@@ -23,10 +23,11 @@ def base_shapes(model: ModelConfig, adapter: AdapterConfig) -> Shapes | None:
         adapter: kind, rank or length, target modules.
 
     Returns:
-        None for a model that is not built from its config alone; its bank checks the shapes.
+        None for a model that is not there or not built from its config alone, which its own
+        checks tell; the bank checks the shapes.
 
     Raises:
-        TaskError: there is no such model, or no module of that name in it.
+        TaskError: no module of that name in the model.
     """
     decoder = _empty_decoder(model)
     if decoder is None:
@@ -63,9 +64,9 @@ def _empty_decoder(model: ModelConfig) -> Any:
     """The model's decoder layers on the meta device, which takes no memory; None if not known."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    values = read_config(model)
-    values.pop("quantization_config", None)
     try:
+        values = read_config(model)
+        values.pop("quantization_config", None)
         config = AutoConfig.for_model(values.pop("model_type"), **values)
         with torch.device("meta"):
             decoder = AutoModelForCausalLM.from_config(config).get_decoder()
