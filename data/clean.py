@@ -66,7 +66,7 @@ def clean_messages(
     kept: list[tuple[str, str]] = []
     for role, raw in messages:
         text = clean_text(raw)
-        if role == "system" or not text or role == SKIP:
+        if not text or role in _DROPPED:
             counts[_DROPPED.get(role, "messages_empty")] += 1
         elif role == "assistant" and not kept:
             counts["messages_before_first_user"] += 1
