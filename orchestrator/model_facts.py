@@ -100,15 +100,15 @@ def model_traits(
     from tasks.base_model import find_model, model_at_hand
 
     folder = find_model(model) if download else model_at_hand(model)
-    return None if folder is None else _inspected(model, json.dumps(_stats(folder)))
+    return None if folder is None else _inspected(model, prompt, json.dumps(_stats(folder)))
 
 
 @lru_cache(maxsize=8)
-def _inspected(model: ModelConfig, files: str) -> ModelTraits:
+def _inspected(model: ModelConfig, prompt: PromptConfig, files: str) -> ModelTraits:
     """``files`` is part of the key alone: a changed model is looked at again."""
     from tasks.inspection import inspect_model
 
-    return inspect_model(model)
+    return inspect_model(model, prompt=prompt)
 
 
 def _remembered_traits(

@@ -1,7 +1,8 @@
 """What can be known of a base model before anything is started: at no cost of reading its weights.
 
-Are all weights in its files? Are the tokenizer's tokens in its vocabulary? Does the runtime
-compute it as its own code does? Which linear layers has it, how many positions?
+Are all weights in its files? Are the tokenizer's tokens in its vocabulary? Does its chat template
+show a conversation? Does the runtime compute it as its own code does? Which linear layers has it,
+how many positions?
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from transformers.quantizers.auto import AutoHfQuantizer
 
 from tasks.agreement import check_adapted_agreement, check_agreement
 from tasks.base_model import DTYPES, find_model, load_tokenizer
-from tasks.config import ModelConfig, TaskError
+from tasks.config import ModelConfig, PromptConfig, TaskError
 from tasks.loading import first_line, loaded_or_refused
+from tasks.prompt import DEFAULT_PROMPT, chat_format
 from tasks.runtime import decoder_of
 from tasks.stand_in import stand_in
 from tasks.traits import ModelTraits, positions_of
 from tasks.weights_check import check_weights
 
 
-def inspect_model(config: ModelConfig) -> ModelTraits:
+def inspect_model(config: ModelConfig, *, prompt: PromptConfig = DEFAULT_PROMPT) -> ModelTraits:
     """Check a base model; of a hub model that is not in the cache the files are downloaded.
 
     Raises:
@@ -33,6 +35,7 @@ def inspect_model(config: ModelConfig) -> ModelTraits:
     """
     folder = find_model(config)
     tokenizer = load_tokenizer(config)
+    chat_format(tokenizer, prompt=prompt)  # Its template may refuse.
     try:
         empty = _empty_model(folder)
         _check_tokens(tokenizer, rows=empty.get_input_embeddings().weight.shape[0])

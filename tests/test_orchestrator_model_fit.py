@@ -168,7 +168,7 @@ def test_what_is_remembered_has_passed_the_checks(
     (key, entry), *_ = json.loads((tmp_path / MEMORY).read_text()).items()
     asked: list[ModelConfig] = []
 
-    def inspect(config: ModelConfig) -> ModelTraits:
+    def inspect(config: ModelConfig, *, prompt: PromptConfig) -> ModelTraits:
         asked.append(config)
         raise TaskError("looked at")
 
