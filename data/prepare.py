@@ -11,11 +11,12 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from data.catalog import Source, resolve_source
+from data.catalog import SOURCES, Source, resolve_source
 from data.clusters import Clustering, cluster_users
 from data.dictionary import schema_text
 from data.formulas import formula_warnings
@@ -80,8 +81,8 @@ def prepare(
     if done and not fresh:
         changed = "; ".join(_differences(done, kind, scan, settings))
         raise DataError(
-            f"{workspace} holds data that were prepared otherwise ({changed}): take another "
-            "--workspace, or replace them with --fresh"
+            f"{workspace} holds data that were prepared otherwise ({changed}): go back to them, or "
+            "take another --workspace; --fresh throws them away, and every result made with them"
         )
     _check_scanned(kind, scan, settings)
     scanned = time.monotonic()
@@ -105,10 +106,21 @@ def prepare(
     return prepared
 
 
+def same_reading(done: Prepared, kind: Source) -> bool:
+    """Whether a source reads its files as the one does that the data were prepared from."""
+    return SOURCES[done.source].read_user is kind.read_user
+
+
+def same_bytes(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether hashes by file name are of the same files; a single one may be named otherwise."""
+    alone = len(before) == len(now) == 1
+    return before == now or (alone and set(before.values()) == set(now.values()))
+
+
 def _differences(done: Prepared, kind: Source, scan: Scan, settings: DataSettings) -> list[str]:
     """What differs from the data that are there; empty if nothing does."""
-    found = [] if done.source == kind.name else [f"source {done.source}, now {kind.name}"]
-    if done.source_sha256 != scan.sha256:
+    found = [] if same_reading(done, kind) else [f"source {done.source}, now {kind.name}"]
+    if not same_bytes(done.source_sha256, scan.sha256):
         names = sorted(
             name
             for name in done.source_sha256.keys() | scan.sha256.keys()

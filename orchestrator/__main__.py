@@ -20,6 +20,9 @@ def leave_current_folder() -> None:
 
 if __name__ == "__main__":
     leave_current_folder()
+    from orchestrator.own_packages import insist_on_own_packages
+
+    insist_on_own_packages()
     from orchestrator.cli import main
 
     sys.exit(main())

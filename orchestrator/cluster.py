@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.cluster_address import AUTO, HeadAddress, reachable_head
-from orchestrator.exit_codes import InfrastructureError
+from orchestrator.exit_codes import InfrastructureError, InputError
 from orchestrator.head_watch import HeadWatch, head_is_gone
 from orchestrator.local_ray import QUIET, LocalRay, own_folder, start_local
+from orchestrator.own_packages import other_package
 from orchestrator.placement import Machine, gpu_bytes_here
 from orchestrator.quiet_ray import without_native_messages
 from orchestrator.ray_environment import WORKER_VARIABLES, prepare_environment
@@ -151,6 +152,8 @@ def ray_session(
         InputError: the address is malformed.
         InfrastructureError: Ray does not come up, or its head is gone.
     """
+    if address is not None:
+        _check_current_folder()
     prepare_environment(joins=address is not None)
     head = None if address is None else reachable_head(address, running_here=_running_here)
     with ExitStack() as stack:
@@ -169,6 +172,20 @@ def ray_session(
             raise InfrastructureError(_no_ray(error, address)) from error
         _silence_node_messages()
         yield RaySession(found.dashboard, found.without, _told_token(folder))
+
+
+def _check_current_folder() -> None:
+    """Ray puts the driver's current folder before the module path of a cluster's workers.
+
+    Raises:
+        InputError: a module there would stand in for one of ours.
+    """
+    found = other_package(Path.cwd())
+    if found is not None:
+        raise InputError(
+            f"{found} has the name of one of this program's packages, and the cluster's workers "
+            "would take it for that: start the command in another folder"
+        )
 
 
 def _told_token(folder: Path) -> str:

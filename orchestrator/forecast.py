@@ -101,7 +101,9 @@ def _probe(
 
     settings = request.settings
     here = "here" if request.address is None else "on the cluster"
-    shape = model_shape(settings.model, settings.prompt, workspace=request.workspace.root)
+    places = request.workspace.places()
+    model = places.model(settings.model)
+    shape = model_shape(model, settings.prompt, workspace=request.workspace.root)
     if not can_probe(shape, device=request.machine.device):
         return (
             f"the base is too large to be measured {here} in some seconds; run a part first "
@@ -112,7 +114,10 @@ def _probe(
         return "no user of these data can be read"
     small = [shortened(user) for user in users]
     cells = cells_to_measure(plan, done=done)
-    specs = list(miniatures(cells, users=[user.user_key for user in small]))
+    specs = [
+        spec.model_copy(update={"model": places.model(spec.model)})
+        for spec in miniatures(cells, users=[user.user_key for user in small])
+    ]
     if not specs:
         return "none of the cells to do is of a kind that is measured"
     if request.address is None:

@@ -10,13 +10,14 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.exit_codes import InfrastructureError
+from orchestrator.own_packages import SOURCE
 from orchestrator.placement import Machine
 from orchestrator.quiet_ray import kept_messages
 
@@ -91,6 +92,7 @@ def _started(machine: Machine, *, dashboard: bool, folder: Path) -> LocalRay:
             dashboard_host="127.0.0.1",
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=str(folder),
+            job_config=_own_packages_first(),
             **QUIET,
         )
     if context.dashboard_url or not dashboard:
@@ -98,6 +100,21 @@ def _started(machine: Machine, *, dashboard: bool, folder: Path) -> LocalRay:
     # One that came up late would listen for nobody.
     end_processes(folder, naming="dashboard.py")
     return LocalRay(None, without=_reason(told))
+
+
+class _OwnSourceLast(list[str]):
+    """Folders that workers put before their module path one by one, so that the last is first."""
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Ray adds the current folder, where a ``data.py`` may lie."""
+        super().extend([*(folder for folder in folders if folder != str(SOURCE)), str(SOURCE)])
+
+
+def _own_packages_first() -> Any:
+    """What Ray is told of workers, so that they find this program's packages before others."""
+    from ray.job_config import JobConfig
+
+    return JobConfig(_py_driver_sys_path=_OwnSourceLast([str(SOURCE)]))
 
 
 def _reason(told: list[str]) -> str:

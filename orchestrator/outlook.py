@@ -18,11 +18,12 @@ from orchestrator.choices import Choices, with_choices
 from orchestrator.embedding import clusters_are_made
 from orchestrator.estimate import Estimate, Prices
 from orchestrator.forecast import Forecast, forecast_plan
+from orchestrator.frozen import frozen_hashes
 from orchestrator.model_facts import remembered_facts, resolved_dtype
 from orchestrator.placement import Placement
 from orchestrator.plan import Facts, Plan, PlannedCell, make_plan
 from orchestrator.search import most_cells
-from orchestrator.study import Request, check_request
+from orchestrator.study import Request, check_request, renamed
 from results.ledger import Ledger
 
 USUAL_USERS = 24
@@ -89,6 +90,7 @@ def look_ahead(request: Request, *, prices: Prices | None = None, probe: bool = 
     placement = check_request(request)
     prepared = None if request.fresh else load_prepared(request.workspace.root)
     facts, notes = _facts(request, prepared)
+    request = renamed(request, model_sha256=facts.model_sha256)
     ledger = Ledger(request.workspace.root)
     search, choices = searched_cells(request, facts, ledger)
     searched = {cell.cell_id for cells in search.values() for cell in cells.finished}
@@ -168,7 +170,7 @@ def searched_cells(
 def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str]]:
     """The facts that are known here; stand-ins with a note for those that a run will find."""
     settings, notes = request.settings, []
-    model = remembered_facts(settings.model, settings.prompt, workspace=request.workspace.root)
+    model = _hashes(request)
     if prepared is None:
         held_out = settings.data.cold_start_share
         everybody = settings.data.users or USUAL_USERS
@@ -189,13 +191,22 @@ def _facts(request: Request, prepared: Prepared | None) -> tuple[Facts, list[str
         items_sha256=prepared.items_sha256 if prepared else {"val": "unknown", "test": "unknown"},
         users=tuple(names),
         cold_start_users=tuple(cold),
-        model_sha256=model.model_sha256 if model else "unknown",
-        template_sha256=model.template_sha256 if model else "unknown",
+        model_sha256=model[0] if model else "unknown",
+        template_sha256=model[1] if model else "unknown",
         dtype=resolved_dtype(settings.model, device=request.machine.device),
         clusters_sha256=clusters,
         adopted_sha256=adopted_sha256(settings),
     )
     return facts, notes
+
+
+def _hashes(request: Request) -> tuple[str, str] | None:
+    """Of the model and its template, if this workspace knows it, under this or another name."""
+    settings, workspace = request.settings, request.workspace
+    known = remembered_facts(settings.model, settings.prompt, workspace=workspace.root)
+    if known is not None:
+        return known.model_sha256, known.template_sha256
+    return None if request.fresh else frozen_hashes(workspace, settings.model)
 
 
 def _search_first(row: ArmCells) -> bool:

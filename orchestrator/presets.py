@@ -8,8 +8,10 @@ at the start, because the composition of passes is part of a cell's identity.
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -46,8 +48,22 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_for(model: str) -> Preset | None:
-    """The preset of a base model, if there is one."""
-    return next((preset for preset in PRESETS.values() if preset.model == model), None)
+    """The preset of a base model, if there is one; the shipped one's also under a folder's name."""
+    name = "embedded" if is_shipped(model) else model
+    return next((preset for preset in PRESETS.values() if preset.model == name), None)
+
+
+SHIPPED = Path(__file__).resolve().parent.parent / "tasks" / "embedded_base"
+
+
+def is_shipped(model: str) -> bool:
+    """Whether a folder holds the shipped model: the same model has the same preset."""
+    try:
+        folder = Path(model).expanduser()
+        files = [(folder / name, SHIPPED / name) for name in ("config.json", "model.safetensors")]
+        return all(a.is_file() and filecmp.cmp(a, b, shallow=False) for a, b in files)
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 DEVICE_PRESETS: dict[str, Mapping[str, Any]] = {

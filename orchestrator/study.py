@@ -20,6 +20,7 @@ from orchestrator.embedding import with_clusters
 from orchestrator.exit_codes import ExitCode, InputError
 from orchestrator.finish import Summary, finish, finished_key, has_scores, known_summary
 from orchestrator.forecast import Forecast, Probed, forecast_plan, is_worth_it, keep_forecast
+from orchestrator.frozen import check_frozen, check_frozen_facts, under_frozen_name
 from orchestrator.keeper import source_commit
 from orchestrator.left_out import left_out
 from orchestrator.model_facts import (
@@ -42,14 +43,7 @@ from orchestrator.stored_workspace import held
 from orchestrator.sweep_view import duration
 from orchestrator.sweeping import Screen, Sweeper
 from orchestrator.tracking import check_trackers
-from orchestrator.workspace import (
-    Workspace,
-    check_frozen,
-    check_frozen_facts,
-    clear,
-    leave_nothing,
-    write_configs,
-)
+from orchestrator.workspace import Workspace, clear, leave_nothing, write_configs
 from results.files import crash_point
 from results.ledger import Ledger
 from results.record import Record
@@ -72,6 +66,14 @@ class Request:
     dashboard: bool = True
     nodes: tuple[Machine, ...] = ()
     """Of the cluster at ``address``; ``machine`` is then the one that decides the device."""
+
+
+def renamed(request: Request, *, model_sha256: str) -> Request:
+    """The request with the base model under the name that the workspace's cells know it by."""
+    settings, workspace = under_frozen_name(
+        request.settings, request.workspace, model_sha256=model_sha256
+    )
+    return replace(request, settings=settings, workspace=workspace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ def run_study(request: Request, *, screen: Screen, stop: StopSignal) -> Outcome:
             prepared = _prepared(request, ray, screen)
             facts, model = find_facts(request, prepared)
             check_frozen_facts(request.workspace, facts)
+            request = renamed(request, model_sha256=facts.model_sha256)
             bring_adopted(request.settings, request.workspace.places(), base=model.model_sha256)
             make_plan(request.settings, study=request.study, facts=facts)  # Refuses what is bad.
             started = True

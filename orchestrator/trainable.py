@@ -160,7 +160,8 @@ def _here(places: Places) -> Places:
         return places
     from orchestrator.stored_workspace import working_copy
 
-    return Places.at(working_copy(places.storage), storage=places.storage)
+    root = working_copy(places.storage)
+    return Places.at(root, storage=places.storage, base=places.base)
 
 
 def trial_class(study: str) -> type[PersonalizationTrial]:

@@ -47,18 +47,29 @@ class Places:
     """Absolute folders that a worker reads and writes.
 
     On storage that all nodes share; or, where ``storage`` names a bucket, each node's own copy.
+    ``base`` is where the base model lies now, if that is not where the cells' specs say.
     """
 
     shards: Path
     ledger: Path
     staging: Path
     storage: str | None = None
+    base: ModelConfig | None = None
 
     @classmethod
-    def at(cls, root: Path, *, storage: str | None = None) -> Places:
+    def at(
+        cls, root: Path, *, storage: str | None = None, base: ModelConfig | None = None
+    ) -> Places:
         """Those of a workspace whose folder is ``root``."""
         ledger = Ledger(root)
-        return cls(root / "data" / "shards", ledger.root, ledger.staging, storage)
+        return cls(root / "data" / "shards", ledger.root, ledger.staging, storage, base)
+
+    def model(self, named: ModelConfig) -> ModelConfig:
+        """The base model that a spec names, by where it is found."""
+        if self.base is None:
+            return named
+        found = {"name": self.base.name, "revision": self.base.revision}
+        return named.model_copy(update=found)
 
     def told(self) -> dict[str, str | None]:
         """As plain JSON values, for another process."""
@@ -67,13 +78,16 @@ class Places:
             "ledger": str(self.ledger),
             "staging": str(self.staging),
             "storage": self.storage,
+            "base": None if self.base is None else self.base.model_dump_json(),
         }
 
     @classmethod
     def from_told(cls, told: Mapping[str, str | None]) -> Places:
         """What ``told`` said."""
         shards, ledger, staging = (Path(str(told[n])) for n in ("shards", "ledger", "staging"))
-        return cls(shards, ledger, staging, told["storage"])
+        base = told.get("base")
+        found = None if base is None else ModelConfig.model_validate_json(base)
+        return cls(shards, ledger, staging, told["storage"], found)
 
     @property
     def training(self) -> Path:
@@ -269,7 +283,8 @@ class CellWorker:
         key = (spec.model, spec.prompt)
         if self._base is None or self._base[0] != key:
             self._base = None  # Two bases at a time may not fit.
-            self._base = (key, load_base(spec.model, prompt=spec.prompt))
+            found = self.places.model(spec.model)
+            self._base = (key, load_base(found, prompt=spec.prompt))
         return self._base[1]
 
     def _encoder_for(self, spec: CellSpec) -> Encoder:

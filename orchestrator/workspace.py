@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 
 from data.manifest import EMBEDDINGS, MANIFEST
 from data.writing import write_json
-from orchestrator.exit_codes import InputError
 from orchestrator.plan import Facts, Plan
 from orchestrator.settings import Settings
 from orchestrator.worker import Places
 from results.ledger import Ledger
 from search_spaces.space import Study
+from tasks.config import ModelConfig
 
 BASELINE_CONFIG = "baseline_v1.0"
 
@@ -27,10 +26,12 @@ class Workspace:
     """Places under an absolute ``root``.
 
     ``storage``: the address of a workspace that lies in a bucket; ``root`` is its copy here.
+    ``base``: where the base model is found, if its name in the cells does not say so.
     """
 
     root: Path
     storage: str | None = None
+    base: ModelConfig | None = None
 
     @property
     def name(self) -> str:
@@ -69,7 +70,7 @@ class Workspace:
 
     def places(self) -> Places:
         """What workers are told."""
-        return Places.at(self.root, storage=self.storage)
+        return Places.at(self.root, storage=self.storage, base=self.base)
 
 
 def baseline_config(settings: Settings) -> dict[str, Any]:
@@ -81,66 +82,6 @@ def baseline_config(settings: Settings) -> dict[str, Any]:
     del whole["data"]["embeddings"]
     names = ("data", "model", "prompt", "decoding", "evaluation", "block_users", "threads")
     return {name: whole[name] for name in names}
-
-
-FROZEN_FACTS = ("data_sha256", "items_sha256", "model_sha256", "template_sha256")
-"""Hashes of what all arms of a workspace answer, and with what."""
-
-
-def check_frozen(workspace: Workspace, settings: Settings) -> None:
-    """Refuse settings under which new arms could not be compared with what is here.
-
-    Raises:
-        InputError: the baseline's frozen config says otherwise; lists what differs.
-    """
-    frozen = _frozen(workspace, "settings")
-    if frozen is not None:
-        _refuse(differences(frozen, baseline_config(settings)), what="settings")
-
-
-def check_frozen_facts(workspace: Workspace, facts: Facts) -> None:
-    """Refuse other items, data or weights than the baseline was scored on, by their hashes.
-
-    Raises:
-        InputError: the baseline's frozen config has other hashes; lists which.
-    """
-    frozen = _frozen(workspace, "facts")
-    if frozen is not None:
-        now = {name: getattr(facts, name) for name in FROZEN_FACTS}
-        before = {name: frozen.get(name) for name in FROZEN_FACTS}
-        _refuse(differences(before, now), what="items, data or model")
-
-
-def _frozen(workspace: Workspace, part: str) -> dict[str, Any] | None:
-    """A part of the frozen config; None where the baseline has none yet."""
-    path = workspace.configs / f"{BASELINE_CONFIG}.json"
-    if not path.is_file():
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))[part])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); start anew with --fresh") from error
-
-
-def _refuse(changed: Sequence[str], *, what: str) -> None:
-    if changed:
-        listed = "\n".join(f"  {line}" for line in changed)
-        raise InputError(
-            f"this workspace's baseline is frozen with other {what}:\n{listed}\n"
-            "Take another --workspace, or replace everything in this one with --fresh."
-        )
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Readable lines, one per setting that differs: ``decoding.max_new_tokens: 256, now 64``."""
-    lines = []
-    for name in dict.fromkeys([*before, *now]):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            lines += differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            lines.append(f"{prefix}{name}: {json.dumps(old)}, now {json.dumps(new)}")
-    return lines
 
 
 def study_config(workspace: Workspace, study: str) -> Path:

@@ -233,6 +233,11 @@ def model_fingerprint(config: ModelConfig) -> str:
     return digest.hexdigest()
 
 
+def is_local(config: ModelConfig) -> bool:
+    """Whether a name means a folder here or the shipped model; TaskError for what can be none."""
+    return _local_folder(config) is not None
+
+
 def resolve_device(device: str) -> torch.device:
     """``auto`` is the GPU where there is one; anything else is torch's own name of a device."""
     if device == "auto":

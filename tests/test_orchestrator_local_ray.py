@@ -16,6 +16,7 @@ from orchestrator import local_ray
 from orchestrator.cluster import RaySession, ray_session
 from orchestrator.exit_codes import InfrastructureError
 from orchestrator.local_ray import LONGEST_PARENT, end_processes, may_pass, own_folder
+from orchestrator.own_packages import SOURCE
 from orchestrator.placement import Machine
 from orchestrator.ray_environment import make_token
 from orchestrator.signals import StopSignal
@@ -50,6 +51,9 @@ def test_a_start_that_takes_too_long_is_tried_again_and_goes_on_without_its_dash
     long = tmp_path / ("x" * 100)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
+    (tmp_path / "here" / "data").mkdir(parents=True)
+    (tmp_path / "here" / "data" / "__init__.py").write_text("raise ImportError('another's')\n")
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(ray_constants, "RAY_DASHBOARD_STARTUP_TIMEOUT_S", 0)
     left: list[int] = []
     real = Node.start_ray_processes
@@ -72,7 +76,8 @@ def test_a_start_that_takes_too_long_is_tried_again_and_goes_on_without_its_dash
         assert shown.read_text() == "of-this-test-alone"
         assert stat.S_IMODE(shown.stat().st_mode) == 0o600
         where = ray.remote(num_cpus=1)(_temporary).remote()
-        name, place = ray.get(where, timeout=120)
+        name, place, data = ray.get(where, timeout=120)
+        assert Path(data).parent == SOURCE / "data", "a worker's packages are this program's"
         assert len(name) < 75
         assert place == str(long.resolve())
     assert os.environ.get("TMPDIR") != name
@@ -80,9 +85,11 @@ def test_a_start_that_takes_too_long_is_tried_again_and_goes_on_without_its_dash
     assert long.is_dir()
 
 
-def _temporary() -> tuple[str, str]:
+def _temporary() -> tuple[str, str, str]:
+    import data.manifest
+
     place = tempfile.gettempdir()
-    return place, os.path.realpath(place)
+    return place, os.path.realpath(place), str(data.__file__)
 
 
 def test_what_a_run_says_of_its_dashboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

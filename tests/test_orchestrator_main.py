@@ -9,18 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.exit_codes import ExitCode
+from orchestrator.cluster import cluster_nodes
+from orchestrator.exit_codes import ExitCode, InputError
 from orchestrator.finish import report_command
+from orchestrator.own_packages import SOURCE, other_package
 from orchestrator.workspace import Workspace
 from tests.patience import PATIENCE_SECONDS
 
 
-def started(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def started(*words: str, folder: Path, path: str = "") -> subprocess.CompletedProcess[str]:
     """The program as a person starts it there: nothing but the installation says where it is."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [sys.executable, "-m", "orchestrator", *words],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        env=kept | ({"PYTHONPATH": path} if path else {}),
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
@@ -35,6 +38,28 @@ def test_folders_of_a_workspace_do_not_stand_in_for_packages(tmp_path: Path) -> 
     done = started("report", "--study", "global", folder=tmp_path)
     assert done.returncode == ExitCode.BAD_INPUT, done.stderr
     assert "holds no study 'global'" in " ".join(done.stderr.split())
+
+
+def test_modules_of_our_names_stand_in_for_none_of_ours(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        (folder / "data").mkdir(parents=True)
+        for name in ("data/__init__.py", "results.py", "tasks.py", "search_spaces.py"):
+            (folder / name).write_text("raise ImportError('of somebody else')\n")
+    done = started("report", "--study", "global", folder=here, path=f"{there}{os.pathsep}{here}")
+    assert done.returncode == ExitCode.BAD_INPUT, done.stderr
+    assert "holds no study 'global'" in " ".join(done.stderr.split())
+
+
+def test_a_cluster_is_not_joined_from_a_folder_with_a_module_of_our_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert other_package(tmp_path) is None
+    (tmp_path / "tasks.py").touch()
+    assert other_package(SOURCE) is None
+    with pytest.raises(InputError, match=r"tasks\.py has the name of one of this program's"):
+        cluster_nodes("127.0.0.1:1")
 
 
 @pytest.mark.parametrize("name", ["plain", "with a space", "it's $HOME"])

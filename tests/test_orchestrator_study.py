@@ -169,6 +169,54 @@ def test_a_frozen_baseline_is_not_changed(
     assert main([*words, "--strict", "--skip-bad-rows", "2"]) == ExitCode.DONE
 
 
+def test_another_spelling_of_the_same_bytes_runs_nothing_again(
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The data as a folder elsewhere, the model as a moved folder; then again as it was."""
+    root = tmp_path / "study"
+    shutil.copytree(finished, root)
+    before = table_hashes(root)
+    shutil.copytree(root / "data" / "raw" / "synthetic", tmp_path / "my data")
+    shutil.copytree(EMBEDDED_FOLDER, tmp_path / "moved")
+    (tmp_path / "linked").symlink_to(tmp_path / "my data")
+    monkeypatch.chdir(tmp_path)
+
+    def no_ray(*_: object, **__: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("orchestrator.study.ray_session", no_ray)
+    words = ["--workspace", "study", *STUDY, *SMALL]
+    planned = [word for word in words if word != "--no-dashboard"]
+    for other in (
+        ("--data", "my data"),
+        ("--data", "edgewise:./my data", "--model", "moved"),
+        ("--data", str(tmp_path / "linked"), "--model", f"{tmp_path}/moved/"),
+        ("--model", str(EMBEDDED_FOLDER)),
+        (),
+    ):
+        assert main(["plan", "--json", *planned, *other]) == ExitCode.DONE
+        arms = json.loads(capsys.readouterr().out)["arms"]
+        assert all(arm["done"] == arm["cells"] for arm in arms)
+        assert main(["run", *words, *other]) == ExitCode.DONE, other
+        assert "0 cells run" in capsys.readouterr().out
+    assert main(["report", "--workspace", "study", *STUDY]) == ExitCode.DONE
+    assert table_hashes(root) == before
+    capsys.readouterr()
+    with (tmp_path / "my data" / "sessions.jsonl").open("a") as file:
+        file.write("\n")
+    assert main(["run", *words, "--data", "my data"]) == ExitCode.BAD_INPUT
+    told = capsys.readouterr().err
+    assert 'data.source: "synthetic", now "my data"' in told
+    assert told.index("--workspace") < told.index("--fresh")
+    (tmp_path / "moved" / "config.json").write_text("{}")
+    assert main(["run", *words, "--model", "moved"]) == ExitCode.BAD_INPUT
+    assert 'model.name: "embedded", now "moved"' in capsys.readouterr().err
+    assert table_hashes(root) == before
+
+
 def test_a_frozen_list_of_items_is_not_changed(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
