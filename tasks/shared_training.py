@@ -1,7 +1,7 @@
 """Adapters that several users share: trained on whole sessions, stopped early on validation.
 
-An epoch is better where its macro validation ROUGE-L is higher. Where it is the same, as it is
-when a weak base never meets a word of the true replies, their likelihood decides.
+An epoch is better where its macro validation ROUGE-L is higher. Where that is the same in all
+epochs, as it is when a weak base never meets a word of the true replies, their likelihood decides.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _session_examples(trial: Trial, members: Sequence[UserData]) -> tuple[Exampl
 def _validation_scores(
     trial: Trial, bank: AdapterBank, groups: Mapping[str, Sequence[UserData]]
 ) -> dict[str, tuple[float, float]]:
-    """Macro validation ROUGE-L of every slot and, to break ties, minus the true replies' NLL.
+    """Macro validation ROUGE-L of every slot and, where that says nothing, minus their NLL.
 
     Both are means over the slot's users of means over items, the NLL per token. ROUGE-L leaves out
     true replies without a word. Users without a validation item do not count; a slot without any

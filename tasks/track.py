@@ -14,7 +14,11 @@ from tasks.examples import SlotPlan
 from tasks.optimizer import SlotBuffer, schedule_factor, warmup_steps
 
 Score = float | tuple[float, ...]
-"""How good an epoch is, higher is better; of several numbers the later ones break ties."""
+"""How good an epoch is, higher is better.
+
+Of several numbers the later ones decide as long as the first has been the same in all epochs: then
+it says nothing about the training. Once it has told two epochs apart, it decides alone.
+"""
 
 
 @dataclass(slots=True)
@@ -26,6 +30,8 @@ class Track:
     done: int = 0
     stopped: bool = False
     best_score: tuple[float, ...] = ()
+    told_apart: bool = False
+    """Whether two epochs differ in the first number of their scores."""
     best: torch.Tensor | None = None
     best_shifts: int = 0
     shifts: list[torch.Tensor] = field(default_factory=list)
@@ -57,6 +63,7 @@ class Track:
             "done": self.done,
             "stopped": self.stopped,
             "best_score": score,
+            "told_apart": self.told_apart,
             "best_shifts": self.best_shifts,
         }
 
@@ -64,6 +71,7 @@ class Track:
         """Be as the track was whose tensors and values these are."""
         self.done, self.stopped = int(values["done"] or 0), bool(values["stopped"])
         self.best_shifts = int(values["best_shifts"] or 0)
+        self.told_apart = bool(values.get("told_apart"))
         if values["best_score"] is not None:
             self.best_score = _numbers(values["best_score"])
             self.best = tensors[self._name("best")]
@@ -90,6 +98,10 @@ def stop_early(running: Sequence[Track], scores: Mapping[str, Score], buffer: Sl
         if track.plan.slot not in scores:
             raise TaskError(f"early stopping: no validation score for slot {track.plan.slot!r}")
         score = _numbers(scores[track.plan.slot])
+        if track.best_score:
+            track.told_apart |= score[0] != track.best_score[0]
+        if track.told_apart:
+            score = score[:1]
         # Nothing is less than any score, so the first epoch is the best so far.
         if score > track.best_score:
             track.best_score = score

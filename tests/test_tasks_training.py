@@ -335,9 +335,17 @@ def test_early_stopping_keeps_the_best_epoch_of_each_slot():
         assert distance(of_slot(bank, slot), seen[best - 1][slot]) > 0
 
 
-def test_the_later_numbers_of_a_score_break_ties():
+@pytest.mark.parametrize(
+    ("scores", "epochs", "best"),
+    [
+        ([(0.0, -2.0), (0.0, -1.5), (0.0, -1.0), (0.0, -1.2), (0.9, -9.0)], 4, 2),
+        ([(0.1, -2.0), (0.1, -1.5), (0.3, -1.9), (0.3, -1.0), (0.9, -9.0)], 4, 2),
+        ([(0.1, -2.0), (0.2, -2.5), (0.2, -1.0), (0.9, -9.0)], 3, 1),
+        ([(0.0, 0.0), (0.0, 0.0), (0.9, -9.0)], 2, 0),
+    ],
+)
+def test_the_later_numbers_of_a_score_decide_while_the_first_says_nothing(scores, epochs, best):
     changes = {"examples": None, "early_stopping": True, "epochs": 5, "schedule": "constant"}
-    scores = [(0.0, -2.0), (0.0, -1.5), (0.0, -1.0), (0.0, -1.2), (0.9, -9.0)]
     seen: list[dict] = []
     bank = fresh_bank(runtime_of("llama"), "lora", ("ann",))
 
@@ -349,8 +357,8 @@ def test_the_later_numbers_of_a_score_break_ties():
         runtime_of("llama"), bank, [plan("ann", 2, seed=1, **changes)], pad_token_id=0,
         after_epoch=after_epoch,
     )  # fmt: skip
-    assert len(seen) == 4
-    assert distance(of_slot(bank, "ann"), seen[2]) == 0
+    assert len(seen) == epochs
+    assert distance(of_slot(bank, "ann"), seen[best]) == 0
 
 
 def test_all_slots_stopped_ends_the_training():
