@@ -48,6 +48,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(FaultTable())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with studies first: side by side with the others, the longest must not come last."""
+    studies = {
+        item.path for item in items for name in ("slow", "cluster", "ray")
+        if item.get_closest_marker(name) is not None
+    }  # fmt: skip
+    items.sort(key=lambda item: item.path not in studies)
+
+
 def _forget(folder: str) -> None:
     os.environ.pop(FOLDER_VARIABLE, None)
     shutil.rmtree(folder, ignore_errors=True)

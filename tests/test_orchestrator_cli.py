@@ -177,7 +177,6 @@ ROW = b'{"persona_id": "ann", "session_id": 0, "messages": []}'
     ("row", "reason"),
     [
         (ROW[:18], "line 2: not valid JSON: Unterminated string starting at character 16"),
-        (b"\xef\xbb\xbf" + ROW, "line 2: begins with a byte-order mark"),
         (ROW.replace(b"ann", b"Jos\xe9"), "line 2: byte 20 is not UTF-8 (latin-1?)"),
         (ROW.replace(b"persona_id", b"who"), "line 2: lacks 'persona_id' (fields there: who, "),
     ],

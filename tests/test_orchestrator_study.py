@@ -188,7 +188,7 @@ def test_another_spelling_of_the_same_bytes_runs_nothing_again(
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr("orchestrator.study.ray_session", no_ray)
-    words = ["--workspace", "study", *STUDY, *SMALL]
+    words = ["--workspace", "study", *PER_PERSONA]
     planned = [word for word in words if word != "--no-dashboard"]
     for other in (
         ("--data", "my data"),
@@ -202,7 +202,7 @@ def test_another_spelling_of_the_same_bytes_runs_nothing_again(
         assert all(arm["done"] == arm["cells"] for arm in arms)
         assert main(["run", *words, *other]) == ExitCode.DONE, other
         assert "0 cells run" in capsys.readouterr().out
-    assert main(["report", "--workspace", "study", *STUDY]) == ExitCode.DONE
+    assert main(["report", "--workspace", "study", "--study", "per_persona"]) == ExitCode.DONE
     assert table_hashes(root) == before
     capsys.readouterr()
     with (tmp_path / "my data" / "sessions.jsonl").open("a") as file:
