@@ -133,3 +133,13 @@ def test_users_who_do_not_write_english_are_counted_and_one_is_named():
     assert language_warnings({"user_a": True}) == []
     (line,) = language_warnings({"user_a": True, "user_b": False, "user_c": False})
     assert line.startswith("2 of 3 users do not seem to write English (user_b is one): sentiment")
+
+
+def test_the_bag_of_words_is_scikit_learn_s_on_ascii_and_has_the_words_of_other_scripts():
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    from tasks.persona.representations import bag_of_words
+
+    text = "Turn it on: the TV_2, a 50% dim; I've x y."
+    assert bag_of_words(text) == TfidfVectorizer().build_analyzer()(text)
+    assert bag_of_words("打开 wifi в зале हिन्दी é a") == ["打", "开", "wifi", "зале", "हिन्दी"]
