@@ -18,6 +18,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 
 from results.contrasts import GATED, SWAPPED
@@ -202,17 +203,31 @@ def save(canvas: Canvas, folder: Path, name: str) -> tuple[Path, Path]:
 
     Letters that no installed font has are signs in the PNG, which ``glyph_note`` reads.
     """
-    paths = []
     use_installed_fonts(canvas)
     signs = unread(canvas)
-    for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-        buffer = io.BytesIO()
-        if suffix == "png":
-            with_signs(canvas, signs)
-        with told_in_the_note(signs if suffix == "svg" else {}):
-            canvas.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
-        paths.append(write_atomic(folder / f"{name}.{suffix}", buffer.getvalue()))
-    return paths[0], paths[1]
+    with told_in_the_note(signs):
+        svg = _svg(canvas)
+    with_signs(canvas, signs)
+    with told_in_the_note({}):
+        png = _png(canvas)
+    return write_atomic(folder / f"{name}.svg", svg), write_atomic(folder / f"{name}.png", png)
+
+
+def _svg(canvas: Canvas) -> bytes:
+    """The figure's vectors; drawn once, where ``savefig`` would draw it twice."""
+    buffer = io.BytesIO()
+    canvas.set_dpi(DPI)
+    FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _png(canvas: Canvas) -> bytes:
+    """Its pixels, in the layout that its vectors have got."""
+    canvas.set_layout_engine("none")
+    canvas.set_dpi(DPI)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(canvas).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def copied(path: Path, folder: Path, name: str) -> Path:
