@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from orchestrator.cluster_address import AUTO, HeadAddress, reachable_head
 from orchestrator.exit_codes import InfrastructureError, InputError
 from orchestrator.head_watch import HeadWatch, head_is_gone
+from orchestrator.home import home, private_folder
 from orchestrator.local_ray import QUIET, LocalRay, own_folder, start_local
 from orchestrator.own_packages import other_package
 from orchestrator.placement import Machine, gpu_bytes_here
@@ -192,7 +193,9 @@ def _told_token(folder: Path) -> str:
     """What a person enters to learn the token; one of this process alone is left in a file."""
     token = os.environ.get("RAY_AUTH_TOKEN")
     if token is None:
-        return "ray get-auth-token"
+        own = home()
+        made = own is not None and own == private_folder()
+        return f"HOME={own} ray get-auth-token" if made else "ray get-auth-token"
     path = folder / "auth_token"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
         file.write(token)

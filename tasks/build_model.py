@@ -145,7 +145,9 @@ def build_model(
             settings=settings.model_dump(),
             weights_sha256=_sha256(made / "model.safetensors"),
         )
-        (made / "provenance.json").write_text(provenance.model_dump_json(indent=1) + "\n")
+        (made / "provenance.json").write_text(
+            provenance.model_dump_json(indent=1) + "\n", encoding="utf-8"
+        )
         for path in made.iterdir():
             path.chmod(0o644)
         _replace(made, folder)
