@@ -1,19 +1,26 @@
 # make demo   a finished study on the embedded default: no GPU, no network, nothing to configure
-# make test   the tests (no network, no GPU)
+# make test   the tests (no network, no GPU), in PROCESSES side by side
+# make test-all  the same with many examples for each property
 # make faults what happens when something goes wrong, row by row, as a table
 # make check  lint, types and import contracts
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Studies wait for Ray a good part of their time: more processes than two cores keep both busy.
+PROCESSES ?= 3
+PYTEST  = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --faults
 
-.PHONY: demo test faults check clean
+.PHONY: demo test test-all faults check clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m orchestrator run --study per_persona
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --faults
+	$(PYTEST) --durations 30
+
+test-all: $(VENV)/.installed-dev
+	$(PYTEST) --durations 30 --hypothesis-profile many
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults
