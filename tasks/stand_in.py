@@ -24,7 +24,12 @@ SMALL_PARAMETERS = 20_000_000
 WINDOW_TOKENS = 7
 """Windows become shorter than the rows that are compared, so that they matter."""
 WINDOWS = ("sliding_window", "attention_chunk_size")
-SIZES = {"vocab_size": 512, "intermediate_size": 256, "moe_intermediate_size": 64}
+SIZES = {
+    "vocab_size": 512,
+    "vocab_size_per_layer_input": 512,
+    "intermediate_size": 256,
+    "moe_intermediate_size": 64,
+}
 """Sizes of a large model that can be cut without changing what its code does."""
 GAIN = 2.0
 """Makes attention scores large enough for a cap on them to show."""
@@ -83,8 +88,11 @@ def _cut(config: PretrainedConfig, *, layers: int) -> None:
             setattr(config, name, value[:layers])
     config.num_hidden_layers = layers
     for name, size in SIZES.items():
-        if isinstance(getattr(config, name, None), int):
-            setattr(config, name, min(size, getattr(config, name)))
+        value = getattr(config, name, None)
+        if isinstance(value, int):
+            setattr(config, name, min(size, value))
+        elif isinstance(value, list):  # One of each layer.
+            setattr(config, name, [min(size, one) for one in value])
     if isinstance(getattr(config, "pad_token_id", None), int):
         config.pad_token_id = 0  # The whole vocabulary's may be none of the cut one's.
 
