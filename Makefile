@@ -1,6 +1,6 @@
 # make demo   a finished study on the embedded default: no GPU, no network, nothing to configure
 # make test   the tests (no network, no GPU), in PROCESSES side by side
-# make test-all  the same with many examples for each property
+# make test-all  the same with many examples, every crash point and the longest studies
 # make faults what happens when something goes wrong, row by row, as a table
 # make check  lint, types and import contracts
 PYTHON ?= python3
@@ -20,7 +20,7 @@ test: $(VENV)/.installed-dev
 	$(PYTEST) --durations 30
 
 test-all: $(VENV)/.installed-dev
-	$(PYTEST) --durations 30 --hypothesis-profile many
+	$(PYTEST) --durations 30 --thorough
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults

@@ -31,14 +31,21 @@ from tests.shared_studies import FOLDER_VARIABLE  # noqa: E402
 # A busy machine is no failure: nothing is asserted about time.
 hypothesis.settings.register_profile("few", deadline=None, max_examples=25)
 hypothesis.settings.register_profile("many", deadline=None, max_examples=200)
-hypothesis.settings.load_profile("few")
+hypothesis.settings.load_profile("few")  # Or "many", with --thorough.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", action="store_true", help="end with the table of faults")
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="many examples of each property, every crash point, the longest studies",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--thorough"):
+        hypothesis.settings.load_profile("many")
     # Processes that run the tests side by side inherit it from the one that started them.
     if FOLDER_VARIABLE not in os.environ:
         folder = tempfile.mkdtemp(prefix="studies-")
@@ -48,8 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(FaultTable())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files with studies first: side by side with the others, the longest must not come last."""
+    if not config.getoption("--thorough"):
+        for item in items:
+            if item.get_closest_marker("thorough") is not None:
+                item.add_marker(pytest.mark.skip(reason="only with --thorough (make test-all)"))
     studies = {
         item.path for item in items for name in ("slow", "cluster", "ray")
         if item.get_closest_marker(name) is not None
@@ -60,6 +71,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _forget(folder: str) -> None:
     os.environ.pop(FOLDER_VARIABLE, None)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether a test does everything that it can (``make test-all``)."""
+    return bool(request.config.getoption("--thorough"))
 
 
 @pytest.fixture

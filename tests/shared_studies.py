@@ -68,6 +68,13 @@ def copy_of_study(words: Sequence[str], into: Path) -> Path:
     return into
 
 
+def on_one_cpu() -> None:
+    """For ``preexec_fn``: a study with one actor, beside those of the other test processes."""
+    cpus = sorted(os.sched_getaffinity(0))
+    process = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    os.sched_setaffinity(0, {cpus[int(process) % len(cpus)]})
+
+
 def per_user_tables(root: Path) -> dict[str, bytes]:
     """The arms' per-user tables."""
     return _read(root, (root / "results").glob("*/per_user_*.csv"))

@@ -32,6 +32,7 @@ POINTS = (
     "before-sending",
 )
 """The first is reached when the prepared data are sent."""
+FEW_POINTS = ("before-listing", "after-stored-record", "before-sending")
 
 
 @pytest.fixture(scope="module")
@@ -186,12 +187,13 @@ def test_killed_on_one_machine_it_goes_on_on_another(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     count_records: CountRecords,
+    thorough: bool,
 ) -> None:
     uri = f"{bucket}/study"
     store = ObjectStore(uri)
     command = [sys.executable, "-m", "orchestrator", "run", "--workspace", uri, *GLOBAL]
     kept: set[str] = set()
-    for number, point in enumerate(POINTS):
+    for number, point in enumerate(POINTS if thorough else FEW_POINTS):
         machine(monkeypatch, tmp_path / str(number))
         env = os.environ | {CRASH_VARIABLE: point}
         done = subprocess.run(
