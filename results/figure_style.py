@@ -217,7 +217,8 @@ def _svg(canvas: Canvas) -> bytes:
     """The figure's vectors; drawn once, where ``savefig`` would draw it twice."""
     buffer = io.BytesIO()
     canvas.set_dpi(DPI)
-    FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    write: Any = FigureCanvasSVG(canvas).print_svg
+    write(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
@@ -226,7 +227,8 @@ def _png(canvas: Canvas) -> bytes:
     canvas.set_layout_engine("none")
     canvas.set_dpi(DPI)
     buffer = io.BytesIO()
-    FigureCanvasAgg(canvas).print_png(buffer, metadata={"Software": None})
+    write: Any = FigureCanvasAgg(canvas).print_png
+    write(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
