@@ -73,15 +73,19 @@ class SshMachine:
 
 
 @contextmanager
-def ssh_machine(folder: Path, *, dashboard_port: int) -> Iterator[SshMachine]:
-    """The machine while the block runs; ``folder`` must have a short name (sockets lie in it)."""
+def ssh_machine(folder: Path, *, dashboard_port: int, agent_port: int) -> Iterator[SshMachine]:
+    """The machine while the block runs; ``folder`` must have a short name (sockets lie in it).
+
+    ``agent_port`` is of the process that takes jobs: on Ray's own choice another Ray of this
+    machine may listen already, and then no job is ever taken («No available agent»).
+    """
     machine = SshMachine(folder)
     for place in (machine.home / ".ssh", machine.temp, machine.python.parent, Path("/run/sshd")):
         place.mkdir(parents=True, exist_ok=True)
     for name in ("key", "host_key"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(command, check=True)
-    _write_programs(machine, dashboard_port)
+    _write_programs(machine, dashboard_port, agent_port)
     config = folder / "sshd_config"
     config.write_text(
         f"""Port 22
@@ -108,7 +112,7 @@ SetEnv HOME={machine.home}
         server.wait(timeout=PATIENCE_SECONDS)
 
 
-def _write_programs(machine: SshMachine, dashboard_port: int) -> None:
+def _write_programs(machine: SshMachine, dashboard_port: int, agent_port: int) -> None:
     """``ray`` and ``python`` of the environment that the tests run in, at home on the machine."""
     real = Path(sys.executable).parent
     code = machine.home / "persona-sweep"
@@ -131,7 +135,8 @@ def _write_programs(machine: SshMachine, dashboard_port: int) -> None:
 case "$1" in
   stop) exec {sys.executable} {stop} ;;
   start) shift; exec {real / "ray"} start --temp-dir={machine.temp} --num-cpus=2 \\
-    --object-store-memory=200000000 --dashboard-port={dashboard_port} "$@" ;;
+    --object-store-memory=200000000 --dashboard-port={dashboard_port} \\
+    --dashboard-agent-listen-port={agent_port} "$@" ;;
   *) exec {real / "ray"} "$@" ;;
 esac
 """,

@@ -47,7 +47,7 @@ def port() -> int:
 def machine(port: int) -> Iterator[SshMachine]:
     folder = Path(tempfile.mkdtemp(prefix="up-", dir="/tmp"))
     try:
-        with ssh_machine(folder, dashboard_port=port) as found:
+        with ssh_machine(folder, dashboard_port=port, agent_port=free_port()) as found:
             yield found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
