@@ -18,9 +18,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(PYTEST) --durations 30
+	$(BIN)/python -m pytest -m alone
 
 test-all: $(VENV)/.installed-dev
 	$(PYTEST) --durations 30 --thorough
+	$(BIN)/python -m pytest -m alone
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults

@@ -58,14 +58,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files with studies first: side by side with the others, the longest must not come last."""
     if not config.getoption("--thorough"):
-        for item in items:
-            if item.get_closest_marker("thorough") is not None:
-                item.add_marker(pytest.mark.skip(reason="only with --thorough (make test-all)"))
+        _skip(items, "thorough", reason="only with --thorough (make test-all)")
+    if hasattr(config, "workerinput"):
+        _skip(items, "alone", reason="runs after the others, with the machine for itself")
     studies = {
         item.path for item in items for name in ("slow", "cluster", "ray")
         if item.get_closest_marker(name) is not None
     }  # fmt: skip
     items.sort(key=lambda item: item.path not in studies)
+
+
+def _skip(items: list[pytest.Item], marker: str, *, reason: str) -> None:
+    for item in items:
+        if item.get_closest_marker(marker) is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def _forget(folder: str) -> None:

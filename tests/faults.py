@@ -511,4 +511,4 @@ def _names(row: Row) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([*node_ids(), "--faults", *sys.argv[1:]]))
+    sys.exit(pytest.main([*node_ids(), "--faults", "--thorough", *sys.argv[1:]]))

@@ -32,6 +32,7 @@ REASON = obstacle()
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
 

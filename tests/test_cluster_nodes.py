@@ -68,6 +68,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_workers_write_the_tables_of_one_machine(
     alone: dict[str, bytes], cluster: Any, tmp_path: Path
 ) -> None:

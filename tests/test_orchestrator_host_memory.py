@@ -40,6 +40,7 @@ def memory_bytes() -> dict[str, int]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_worker_killed_for_host_memory_is_tried_again_and_the_message_names_memory(
     tmp_path: Path,
 ) -> None:
