@@ -57,7 +57,9 @@ def rows() -> list[dict[str, object]]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ids_and_texts_stay_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ids_and_texts_stay_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], thorough: bool
+) -> None:
     if not (EMBEDDED_FOLDER / "model.safetensors").is_file():
         pytest.skip("the model is not built")
     outer = tmp_path / "outer"
@@ -67,7 +69,8 @@ def test_ids_and_texts_stay_data(tmp_path: Path, capsys: pytest.CaptureFixture[s
     source.write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
     before = {path for path in outer.rglob("*") if root not in path.parents}
     words = [word for word in SMALL if word not in ("--users", "7")]
-    run = ["run", "--workspace", str(root), "--study", "full", "--data", str(source), *words]
+    study = "full" if thorough else "per_persona"
+    run = ["run", "--workspace", str(root), "--study", study, "--data", str(source), *words]
     code = main(run)
     shown = capsys.readouterr()
     assert code == ExitCode.DONE, shown.err

@@ -193,6 +193,7 @@ def test_a_failed_user_is_repeated_to_the_undisturbed_tables(
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_kill_while_a_record_is_replaced_loses_nothing(
     finished: Path, count_records: CountRecords
 ) -> None:

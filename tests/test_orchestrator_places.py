@@ -139,6 +139,7 @@ def test_two_logical_gpus_at_a_quarter(
     assert place([node], threads=1, gpu_fraction=0.25).resources() == {"CPU": 1.0, "GPU": 0.25}
 
 
+@pytest.mark.thorough
 def test_a_trial_of_two_gpus_trains_in_one_process(
     on_one_cpu: Tables, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -147,7 +148,9 @@ def test_a_trial_of_two_gpus_trains_in_one_process(
     assert table_of(tmp_path, "--gpu-fraction", "2") == on_one_cpu
 
 
-@pytest.mark.parametrize("command", [("plan",), ("run", "--dry-run")])
+@pytest.mark.parametrize(
+    "command", [("plan",), pytest.param(("run", "--dry-run"), marks=pytest.mark.thorough)]
+)
 def test_time_and_money_are_measured_on_the_cluster_that_is_to_run_it(
     patch: pytest.MonkeyPatch,
     other_cluster: str,

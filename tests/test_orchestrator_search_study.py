@@ -123,6 +123,7 @@ def test_the_search_is_counted_after_it_has_ended(finished: Path) -> None:
     assert {line.split(",")[3] for line in history[1:]} <= {"", "1", "2"}
 
 
+@pytest.mark.thorough
 def test_killed_between_rungs_it_ends_with_the_same_choice(finished: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "orchestrator", *WORDS, "--workspace", str(tmp_path)]
     killed = subprocess.run(

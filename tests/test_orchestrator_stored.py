@@ -32,7 +32,7 @@ POINTS = (
     "before-sending",
 )
 """The first is reached when the prepared data are sent."""
-FEW_POINTS = ("before-listing", "after-stored-record", "before-sending")
+FEW_POINTS = ("after-stored-record", "before-sending")
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +221,7 @@ def test_killed_on_one_machine_it_goes_on_on_another(
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_nodes_that_share_nothing_but_the_bucket(
     bucket: str,
     alone: dict[str, bytes],

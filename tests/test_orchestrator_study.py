@@ -332,6 +332,7 @@ def test_every_exported_adapter_answers_as_its_arm_did(finished: Path) -> None:
     assert [row for row in rows if row.differing] == []
 
 
+@pytest.mark.thorough
 def test_one_actor_writes_the_bytes_of_two(finished: Path, tmp_path: Path) -> None:
     words = ["run", "--workspace", str(tmp_path), *PER_PERSONA]
     done = subprocess.run(
