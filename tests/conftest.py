@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--thorough"):
         _skip(items, "thorough", reason="only with --thorough (make test-all)")
     if hasattr(config, "workerinput"):
-        _skip(items, "alone", reason="runs after the others, with the machine for itself")
+        _skip(items, "alone", reason="runs after the others, by itself (-m alone)")
     studies = {
         item.path for item in items for name in ("slow", "cluster", "ray")
         if item.get_closest_marker(name) is not None

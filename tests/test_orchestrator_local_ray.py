@@ -40,6 +40,7 @@ def below(word: str) -> list[str]:
 
 
 @pytest.mark.ray
+@pytest.mark.alone  # Ray keeps the token of a process's first start; this one has its own.
 def test_a_start_that_takes_too_long_is_tried_again_and_goes_on_without_its_dashboard(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
