@@ -296,7 +296,7 @@ ROWS: dict[int, Row] = {
             "test_data_sources": [
                 "test_edgewise_bad_line_is_named_with_file_and_line",
                 "test_files_of_different_length_name_the_missing_line",
-                "test_byte_order_mark_and_latin_1_are_named",
+                "test_a_byte_order_mark_is_read_over_and_latin_1_is_named",
             ],
             "test_data_prepare": ["test_bad_rows_stop_by_default_and_are_counted_where_allowed"],
             "test_orchestrator_cli": [
