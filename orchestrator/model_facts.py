@@ -72,12 +72,18 @@ def remembered_facts(
 ) -> ModelFacts | None:
     """The facts if they are remembered and no file of the model has changed; reads no weights."""
     try:
-        memory = json.loads((workspace / MEMORY).read_text(encoding="utf-8"))
-        entry = memory[_key(model, prompt)]
-        facts = ModelFacts(**entry["facts"])
+        return ModelFacts(**_entry(model, prompt, workspace=workspace)["facts"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return facts if entry["files"] == _stats(Path(facts.folder)) else None
+
+
+def _entry(model: ModelConfig, prompt: PromptConfig, *, workspace: Path) -> dict[str, Any]:
+    """What is remembered of a model; raises where it is nothing, unreadable or of other files."""
+    memory = json.loads((workspace / MEMORY).read_text(encoding="utf-8"))
+    entry: dict[str, Any] = memory[_key(model, prompt)]
+    if entry["files"] != _stats(Path(entry["facts"]["folder"])):
+        raise ValueError("the model's files have changed")
+    return entry
 
 
 def model_traits(
@@ -114,11 +120,9 @@ def _inspected(model: ModelConfig, prompt: PromptConfig, files: str) -> ModelTra
 def _remembered_traits(
     model: ModelConfig, prompt: PromptConfig, *, workspace: Path
 ) -> ModelTraits | None:
-    facts = remembered_facts(model, prompt, workspace=workspace)
     try:
-        memory = json.loads((workspace / MEMORY).read_text(encoding="utf-8"))
-        entry = memory[_key(model, prompt)]
-        if facts is None or entry["checked"] != _checks():
+        entry = _entry(model, prompt, workspace=workspace)
+        if entry["checked"] != _checks():
             return None
         traits = entry["traits"]
         return ModelTraits(tuple(traits["linear"]), tuple(traits["closed"]), traits["positions"])
