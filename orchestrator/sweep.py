@@ -118,6 +118,8 @@ class StudySearch(Searcher):
         self.attempts: dict[str, int] = {}
         self.broken_off: dict[str, int] = {}
         """Cell → how often it ran in an experiment that Tune gave up."""
+        self.broken_off_by: dict[str, str] = {}
+        """Cell → why Tune gave up the last of those experiments."""
         self.suspects: set[str] = set()
         """Cells that ran when the host's memory was full. Each is tried again alone, so that one
         that takes too much costs its neighbors no further try."""
@@ -146,7 +148,8 @@ class StudySearch(Searcher):
 
     def _broken_off(self, trial_id: str) -> int:
         """How many tries a trial's cells had in earlier experiments."""
-        return max((self.broken_off.get(name, 0) for name in self.handed[trial_id]), default=0)
+        cells = self.handed.get(trial_id, ())
+        return max((self.broken_off.get(name, 0) for name in cells), default=0)
 
     def retries(self, trial_id: str) -> int:
         """How often Tune may start a trial again: tries of earlier experiments count too."""
@@ -186,7 +189,9 @@ class StudySearch(Searcher):
     def lose(self, trial_id: str, error: str) -> None:
         """A trial is over; cells of it that gave no result failed."""
         for cell in self.handed.pop(trial_id, {}).values():
-            self.give_up(cell, error, attempts=self.attempts[trial_id])
+            earlier = self.broken_off_by.get(cell.cell_id)
+            told = error if earlier is None else f"{error}\nAn earlier try ended so: {earlier}"
+            self.give_up(cell, told, attempts=self.attempts[trial_id])
 
     def give_up(self, cell: PlannedCell, error: str, *, attempts: int) -> None:
         """Fail a cell, and block what needs it."""
@@ -212,6 +217,7 @@ class StudySearch(Searcher):
                     continue
                 if tries:
                     self.broken_off[cell.cell_id] = tries
+                    self.broken_off_by[cell.cell_id] = error
                     self.suspects.add(cell.cell_id)
                 self.queue.give_back(cell.cell_id)
 
@@ -259,12 +265,18 @@ class _Watch(Callback):
         """Trials that ran when the sweep began to drain; Tune has one more ready to start."""
         self.stall_seconds = stall_seconds
         self.live: set[str] = set()
+        self.limited = 0
+        """How many of Tune's trials know how often they may be started again."""
         self.moved = time.monotonic()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return (object, ())
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        # Not in on_trial_start: Tune does not call it for an actor that dies while it is created.
+        for trial in trials[self.limited :]:
+            trial.max_failures = self.search.retries(trial.trial_id)
+        self.limited = len(trials)
         if self.stop.draining and self.waited_for is None:
             self.waited_for = set(self.live)
             self.on_notice(self._running(self.live))
@@ -284,7 +296,6 @@ class _Watch(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.live.add(trial.trial_id)
-        trial.max_failures = self.search.retries(trial.trial_id)
         self.search.begin(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -302,7 +313,14 @@ class _Watch(Callback):
 
 
 def _cause(trial: Any) -> str:
-    """What Tune knows about a trial's error, or that it knows nothing."""
+    """What Tune knows about a trial's error, or that it knows nothing.
+
+    ``Trial.get_error`` reads the storage, where Tune's file of errors arrives only with its next
+    snapshot: the file that Tune has just written is here.
+    """
+    here = trial.error_file
+    if here is not None and Path(here).is_file():
+        return Path(here).read_text(encoding="utf-8", errors="replace")
     error = trial.get_error()
     return str(error) if error is not None else "no reason is known"
 

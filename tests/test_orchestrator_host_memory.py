@@ -8,13 +8,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from orchestrator.cell_queue import CellQueue
 from orchestrator.shipping import ROOT
 from orchestrator.signals import StopSignal
-from orchestrator.sweep import StudySearch
+from orchestrator.sweep import MAX_FAILURES, StudySearch, _Watch
 from tests.patience import PATIENCE_SECONDS
 from tests.test_orchestrator_sweep import Book, cell, sweep_options
 
@@ -103,6 +104,32 @@ def test_tries_of_a_broken_off_experiment_count_in_the_next_one(tmp_path: Path) 
     search.break_off("out of memory", live={"d", "e", "f"})
     assert book.failed_cells == {"live": ("worker died 4 times: out of memory", 4)}
     assert queue.failed == {"live"}
+
+
+def test_an_actor_that_dies_while_it_is_created_has_no_further_tries(tmp_path: Path) -> None:
+    """Tune tells of no start then, and would count from nothing in every new experiment."""
+    search = search_of(CellQueue([cell("one")]), Book(tmp_path), tmp_path)
+    search.broken_off = {"one": 2}
+    assert search.suggest("a") is not None
+    watch = _Watch(search, on_notice=lambda running: None, stall_seconds=60.0)
+    trial = SimpleNamespace(trial_id="a", max_failures=MAX_FAILURES)
+    watch.on_step_begin(0, [trial])
+    assert trial.max_failures == 1
+    watch.on_trial_recover(1, [trial], trial)
+    watch.on_step_begin(1, [trial])
+    assert trial.max_failures == 1
+
+
+def test_the_reason_of_an_earlier_experiment_stays_in_the_message(tmp_path: Path) -> None:
+    book = Book(tmp_path)
+    search = search_of(CellQueue([cell("one")]), book, tmp_path)
+    assert search.suggest("a") is not None
+    search.break_off("out of memory: 7.5 GB of 8 GB", live={"a"})
+    assert search.suggest("b") is not None
+    search.lose("b", "worker died 2 times: the actor died unexpectedly")
+    error, _ = book.failed_cells["one"]
+    assert error.startswith("worker died 2 times: the actor died unexpectedly")
+    assert "out of memory: 7.5 GB of 8 GB" in error
 
 
 def test_suspects_are_tried_again_alone(tmp_path: Path) -> None:
