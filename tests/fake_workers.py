@@ -73,7 +73,7 @@ class FakeWorker:
         mark = self.places.staging.parent / f"ate-{cell_id}"
         if always or not mark.exists():
             mark.touch()
-            eaten = bytearray(3 << 30)
+            eaten = bytearray(9 << 29)
             eaten[:: 1 << 12] = b"x" * len(eaten[:: 1 << 12])
             time.sleep(60)
 

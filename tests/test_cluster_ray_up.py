@@ -19,7 +19,7 @@ import yaml
 
 from orchestrator.cluster_check import check_cluster_file
 from tests.patience import PATIENCE_SECONDS
-from tests.shared_studies import PER_PERSONA, finished_study, per_user_tables
+from tests.shared_studies import GLOBAL, finished_study, per_user_tables, take_prepared_data
 from tests.ssh_machine import SshMachine, obstacle, ssh_machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,8 +121,9 @@ def test_a_study_on_a_cluster_that_was_brought_up_by_ssh(
     with pytest.raises(AssertionError, match=r"(?i)authenticat|unauthorized|token"):
         ray("job", "list", "--address", address, environment=stranger)
     workspace = machine.folder / "study" / "first"
+    take_prepared_data(workspace, GLOBAL)
     command = [str(machine.python), "-m", "orchestrator", "run", "--address", "auto"]
-    words = [*command, "--workspace", str(workspace), *PER_PERSONA]
+    words = [*command, "--workspace", str(workspace), *GLOBAL]
     told = ray(
         *("job", "submit", "--address", address, "--", *words),
         environment=environment,
@@ -132,4 +133,4 @@ def test_a_study_on_a_cluster_that_was_brought_up_by_ssh(
     assert (workspace / "REPORT.md").is_file()
     ray("down", "-y", str(cluster_file), environment=environment)
     assert machine.processes() == []
-    assert found == per_user_tables(finished_study(PER_PERSONA))
+    assert found == per_user_tables(finished_study(GLOBAL))

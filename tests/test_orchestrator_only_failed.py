@@ -27,7 +27,7 @@ from tasks.config import LoraConfig
 from tasks.kept import with_kept
 from tests.faults import CountRecords
 from tests.patience import PATIENCE_SECONDS
-from tests.shared_studies import PERSONA_PREDICTION, copy_of_study
+from tests.shared_studies import PERSONA_PREDICTION, copy_of_study, on_one_cpu, run_short
 
 
 def a_report(slot: str, status: str, *, steps: int = 1) -> SlotReport:
@@ -108,7 +108,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(root: Path, *more: str) -> int:
-    return main(["run", "--workspace", str(root), *PERSONA_PREDICTION, *more])
+    return run_short(root, [*PERSONA_PREDICTION, *more])
 
 
 def tables(root: Path) -> dict[str, str]:
@@ -168,6 +168,7 @@ def test_a_failed_user_is_repeated_to_the_undisturbed_tables(
     command = [*program, "run", "--workspace", str(finished), *PERSONA_PREDICTION]
     killed = subprocess.run(
         [*command, "--only-failed"],
+        preexec_fn=on_one_cpu,
         env={**os.environ, CRASH_VARIABLE: "before-record"},
         capture_output=True,
         timeout=PATIENCE_SECONDS,

@@ -31,6 +31,7 @@ from search_spaces.space import (
 )
 from tasks.base_model import EMBEDDED_FOLDER
 from tests.patience import wait_for
+from tests.shared_studies import few_figures, take_prepared_data
 
 pytestmark = [
     pytest.mark.ray,
@@ -54,7 +55,9 @@ Tables = dict[str, bytes]
 
 def table_of(root: Path, *words: str) -> Tables:
     """Per-user arm → its per-user table after a run into ``root``."""
-    assert main(["run", "--workspace", str(root), *WORDS, *words]) == ExitCode.DONE
+    take_prepared_data(root, WORDS)
+    with few_figures():
+        assert main(["run", "--workspace", str(root), *WORDS, *words]) == ExitCode.DONE
     return {
         arm: (root / "results" / arm / "per_user_summary.csv").read_bytes()
         for arm in ("lora_per_user", "prefix_per_user")

@@ -20,6 +20,7 @@ from results.files import CRASH_CODE, CRASH_VARIABLE
 from results.ledger import Ledger
 from results.search import cells_path, read_cells, read_history, search_path
 from tasks.base_model import EMBEDDED_FOLDER
+from tests.shared_studies import run_short
 
 pytestmark = [
     pytest.mark.ray,
@@ -46,7 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     screen = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.cli.out", Console(file=screen, width=200))
-        assert main([*WORDS, "--workspace", str(root)]) == ExitCode.DONE
+        assert run_short(root, WORDS[1:]) == ExitCode.DONE
     # Each cell counts once, as run: also a training of the search that the study then finds.
     cells = len(list(Ledger(root).records()))
     assert f"\n{cells} cells run, 0 found done" in screen.getvalue()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.cluster_study import add_worker, ray_nodes
 from tests.faults import CountRecords
 from tests.patience import PATIENCE_SECONDS
 from tests.s3_server import VARIABLES
-from tests.shared_studies import GLOBAL, all_tables, finished_study
+from tests.shared_studies import GLOBAL, all_tables, finished_study, on_one_cpu, shortened
 
 POINTS = (
     "before-listing",
@@ -33,6 +34,12 @@ POINTS = (
 )
 """The first is reached when the prepared data are sent."""
 FEW_POINTS = ("after-stored-record", "before-sending")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short() -> Iterator[None]:
+    with shortened():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +204,13 @@ def test_killed_on_one_machine_it_goes_on_on_another(
         machine(monkeypatch, tmp_path / str(number))
         env = os.environ | {CRASH_VARIABLE: point}
         done = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+            command,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+            preexec_fn=on_one_cpu,
         )
         assert done.returncode == CRASH_CODE, f"{point}: {done.stdout}{done.stderr}"
         found = {

@@ -235,7 +235,11 @@ def test_a_cell_whose_parent_is_gone_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("point", "finished"), [("before-record", 0), ("before-rename", 0), ("after-rename", 1)]
+    ("point", "finished"),
+    [
+        *(("before-record", 0), ("temporary:record.json", 0)),
+        *(("before-rename", 0), ("after-rename", 1)),
+    ],
 )
 def test_a_driver_killed_while_committing_leaves_all_or_nothing(
     tmp_path: Path, point: str, finished: int
