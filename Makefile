@@ -38,11 +38,13 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-# LOCK=FILE installs what the file pins, by hash, and nothing else; CI does.
+# LOCK=FILE installs what the file pins, by hash, and nothing else; CI does. The file is complete, so
+# nothing is left to resolve, and modules are compiled when they are first imported.
 ifdef LOCK
 $(VENV)/.installed-dev: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --require-hashes \
+		--requirement $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(VENV)/.installed $@
 else

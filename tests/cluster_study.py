@@ -18,7 +18,7 @@ import pytest
 from orchestrator.exit_codes import ExitCode
 from orchestrator.shipping import ROOT
 from tests.patience import PATIENCE_SECONDS
-from tests.shared_studies import GLOBAL, take_prepared_data
+from tests.shared_studies import BASELINE, take_prepared_data
 
 
 @contextmanager
@@ -71,8 +71,8 @@ class Started:
         through: Sequence[str] = (),
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        words = ["run", "--workspace", str(root), "--address", address, *GLOBAL]
-        take_prepared_data(root, GLOBAL)
+        words = ["run", "--workspace", str(root), "--address", address, *BASELINE]
+        take_prepared_data(root, BASELINE)
         self.root = root
         self.log = root.with_suffix(".log")
         with self.log.open("wb") as out:

@@ -29,7 +29,7 @@ from tests.faults import CountRecords, FaultTable, counting  # noqa: E402
 from tests.shared_studies import FOLDER_VARIABLE  # noqa: E402
 
 # A busy machine is no failure: nothing is asserted about time.
-hypothesis.settings.register_profile("few", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("many", deadline=None, max_examples=200)
 hypothesis.settings.load_profile("few")  # Or "many", with --thorough.
 

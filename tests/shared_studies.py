@@ -42,6 +42,7 @@ GLOBAL = (
     *("--study", "global", *_FEW_USERS),
     *("--set", "shared.lora.epochs=1", "--set", "shared.prefix.epochs=1"),
 )
+BASELINE = ("--study", "baseline", *_FEW_USERS)
 PERSONA_PREDICTION = (
     *("--study", "persona_prediction", *_FEW_USERS, "--set", "shared.lora.epochs=1"),
 )

@@ -25,7 +25,7 @@ from tests.cluster_study import Started
 from tests.faults import CountRecords
 from tests.netns_machines import NetnsMachine, machines, obstacle
 from tests.patience import wait_for
-from tests.shared_studies import GLOBAL, finished_study, per_user_tables
+from tests.shared_studies import BASELINE, finished_study, per_user_tables
 
 REASON = obstacle()
 
@@ -109,7 +109,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, bytes]:
-    return per_user_tables(finished_study(GLOBAL))
+    return per_user_tables(finished_study(BASELINE))
 
 
 def test_a_worker_that_is_cut_off_and_goes_on_is_never_heard(
@@ -123,7 +123,7 @@ def test_a_worker_that_is_cut_off_and_goes_on_is_never_heard(
     ledger = Ledger(root)
     lost, other = cluster.lost, cluster.other
     study = cluster.start_study(root)
-    study.wait_for_records(3)
+    study.wait_for_records(1)
     actor = freeze_in_mid_cell(lost, study)
     stored = folders_of(lost, ledger.root)
     lost.pull_cable()
@@ -144,10 +144,10 @@ def test_a_worker_that_is_cut_off_and_goes_on_is_never_heard(
     assert ledger.problems() == []
     assert other.wrote(again)
     assert folders_of(lost, ledger.root) == stored
-    count = count_records(root, "global")
+    count = count_records(root, "baseline")
     assert (count.found, count.duplicated, count.lost) == (count.expected, 0, 0)
     # What it left behind disturbs nobody later, either.
-    assert main(["run", "--workspace", str(root), *GLOBAL]) == ExitCode.DONE
+    assert main(["run", "--workspace", str(root), *BASELINE]) == ExitCode.DONE
     assert f"0 cells run, {count.expected} found done" in capsys.readouterr().out
     assert per_user_tables(root) == alone
 

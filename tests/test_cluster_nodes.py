@@ -20,7 +20,7 @@ from results.ledger import Ledger
 from tests.cluster_study import Started, add_worker, ray_nodes
 from tests.faults import CountRecords
 from tests.patience import PATIENCE_SECONDS, wait_for
-from tests.shared_studies import GLOBAL, finished_study, per_user_tables
+from tests.shared_studies import BASELINE, finished_study, per_user_tables
 
 
 def test_code_travels_without_what_runs_make(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_code_travels_without_what_runs_make(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, bytes]:
-    return per_user_tables(finished_study(GLOBAL))
+    return per_user_tables(finished_study(BASELINE))
 
 
 @pytest.fixture
@@ -89,9 +89,9 @@ def test_nodes_that_go_and_come_back_lose_nothing(
     root = tmp_path / "study"
     study = Started(cluster.address, root)
     first, second = cluster.worker_nodes
-    study.wait_for_records(2)
+    study.wait_for_records(1)
     cluster.remove_node(first, allow_graceful=False)
-    study.wait_for_records(5)
+    study.wait_for_records(2)
     cluster.remove_node(second, allow_graceful=False)
     # Nobody is left to work; then one comes back.
     time.sleep(1)
@@ -102,7 +102,7 @@ def test_nodes_that_go_and_come_back_lose_nothing(
     assert ledger.problems() == []
     assert max(record.attempts for record in ledger.records()) > 1
     assert not any(ledger.staging.glob("*"))
-    count_records(root, "global")
+    count_records(root, "baseline")
 
 
 @pytest.mark.cluster
@@ -125,7 +125,7 @@ def test_a_folder_that_a_node_does_not_share_is_refused_before_the_start(
     )
     try:
         wait_for_nodes(cluster, 4, node)
-        code = main(["run", "--workspace", str(root), "--address", cluster.address, *GLOBAL])
+        code = main(["run", "--workspace", str(root), "--address", cluster.address, *BASELINE])
         told = " ".join(capsys.readouterr().err.split())
         assert code == ExitCode.INFRASTRUCTURE, told
         assert "is not on storage that all 4 nodes share" in told

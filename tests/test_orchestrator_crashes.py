@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from results.ledger import Ledger
 from tests.faults import CountRecords
 from tests.patience import PATIENCE_SECONDS
 from tests.shared_studies import (
+    BASELINE,
     GLOBAL,
     all_tables,
+    copy_of_study,
     finished_study,
     on_one_cpu,
     run_short,
@@ -37,13 +40,15 @@ POINTS = (
     "in-report",
     "temporary:report.html",
 )
-FEW_POINTS = ("kept:lora_all", "in-report")
+FEW_POINTS = ("kept:baseline", "in-report")
 """One after a record and one in the report; the ledger's tests are killed at all the others."""
 
 
-def run(root: Path, point: str | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    root: Path, words: Sequence[str], *, point: str | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "orchestrator", "run", "--workspace", str(root), *GLOBAL],
+        [sys.executable, "-m", "orchestrator", "run", "--workspace", str(root), *words],
         env=os.environ | ({} if point is None else {CRASH_VARIABLE: point}),
         capture_output=True,
         text=True,
@@ -59,22 +64,23 @@ def test_killed_at_every_point_in_turn_it_ends_as_if_never(
     tmp_path: Path, count_records: CountRecords, thorough: bool
 ) -> None:
     wild = tmp_path / "wild"
-    take_prepared_data(wild, GLOBAL)
+    words = GLOBAL if thorough else BASELINE
+    take_prepared_data(wild, words)
     before: set[str] = set()
     for point in POINTS if thorough else FEW_POINTS:
-        done = run(wild, point)
+        done = run(wild, words, point=point)
         assert done.returncode == CRASH_CODE, f"{point}: {done.stdout}{done.stderr}"
         ledger = Ledger(wild)
         kept = {record.cell_id: record.attempt for record in ledger.records()}
         assert before <= set(kept.values()), f"{point}: a finished trial was repeated"
         before = set(kept.values())
-    last = run(wild)
+    last = run(wild, words)
     assert last.returncode == ExitCode.DONE, last.stderr
     assert "0 cells run" in last.stdout
-    assert all_tables(wild) == all_tables(finished_study(GLOBAL))
+    assert all_tables(wild) == all_tables(finished_study(words))
     assert Ledger(wild).problems() == []
     assert not [path for path in wild.rglob("*") if ".tmp-" in path.name]
-    count_records(wild, "global")
+    count_records(wild, words[1])
 
 
 @pytest.mark.ray
@@ -82,9 +88,7 @@ def test_killed_at_every_point_in_turn_it_ends_as_if_never(
 def test_records_of_other_code_are_used_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [word if word != "global" else "baseline" for word in GLOBAL]
-    assert run_short(tmp_path / "study", words) == ExitCode.DONE
-    ledger = Ledger(tmp_path / "study")
+    ledger = Ledger(copy_of_study(BASELINE, tmp_path / "study"))
     records = {record.cell_id: record for record in ledger.records()}
     now = next(iter(records.values())).environment["commit"]
     assert other_versions(records, now=now) == []
@@ -94,7 +98,7 @@ def test_records_of_other_code_are_used_with_a_warning(
     value = json.loads(path.read_text(encoding="utf-8"))
     value["environment"]["commit"] = "0123456789ab"
     path.write_text(json.dumps(value), encoding="utf-8")
-    assert run_short(tmp_path / "study", words) == ExitCode.DONE
+    assert run_short(tmp_path / "study", BASELINE) == ExitCode.DONE
     told = " ".join(capsys.readouterr().out.split())
     assert "Warning: of" in told
     assert "1 by 0123456789ab" in told

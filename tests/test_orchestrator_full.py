@@ -179,6 +179,7 @@ def test_no_section_of_the_report_lacks_its_stage(finished: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_what_every_caption_names_draws_the_figures_again(finished: Path) -> None:
     final = finished / "results" / "figures" / "final"
     captions = (final / "captions.md").read_text()

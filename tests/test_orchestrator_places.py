@@ -121,6 +121,7 @@ def _wait_for(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
     wait_for(up, what=f"a Ray at {address}", every_seconds=0.5)
 
 
+@pytest.mark.thorough
 def test_two_cpus(
     on_one_cpu: Tables, patch: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
