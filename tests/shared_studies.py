@@ -2,7 +2,7 @@
 
 A test that only reads gets the workspace itself; one that changes something works on a copy. Where
 a test looks neither at the preparation, nor at figures, nor at several actors, its study takes over
-data that were prepared once, draws a few figures and has one actor: a third of the time.
+data that were prepared once, draws a few figures and has one actor.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ POINTS = (
     "temporary:report.html",
 )
 FEW_POINTS = ("kept:baseline", "in-report")
-"""One after a record and one in the report; the ledger's tests are killed at all the others."""
+"""One after a record, one in the report. The ledger's tests are killed at each point of a commit;
+those after another arm's record and around the report are reached with --thorough alone."""
 
 
 def run(
